@@ -1,0 +1,1 @@
+//! One node: from desired pods to running pods.

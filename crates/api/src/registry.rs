@@ -1,0 +1,161 @@
+//! The kinds that are served.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::Value;
+
+use crate::faults::Faults;
+
+/// A name of a kind: static for those built in, owned for those that come at run time.
+pub type Str = Cow<'static, str>;
+
+/// Whether objects live in a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In one namespace each.
+    Namespaced,
+    /// In none.
+    Cluster,
+}
+
+/// What can be done with objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Create,
+    Get,
+    List,
+    Watch,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+/// A part of an object with its own address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Subresource {
+    Status,
+    Scale,
+    Log,
+    Exec,
+    Attach,
+    PortForward,
+    Binding,
+    Eviction,
+    EphemeralContainers,
+    Token,
+    Finalize,
+}
+
+/// A column of the table that `kubectl get` prints (after NAME, before AGE).
+#[derive(Clone, Debug)]
+pub struct Column {
+    /// The heading, e.g. `Ready`.
+    pub name: Str,
+    /// `string`, `integer`, `date`, …: OpenAPI type or format.
+    pub kind: Str,
+    /// Shown only with `-o wide`.
+    pub wide: bool,
+    /// What stands there for an object.
+    pub value: fn(&Value) -> Value,
+}
+
+/// What is particular to a kind. Functions get the object in JSON; the helpers in this crate lift typed ones.
+#[derive(Clone, Copy)]
+pub struct Strategy {
+    /// Decodes into the kind's type and back: refuses wrong types with their path, drops unknown fields (which
+    /// [`crate::registry::Kind::unknown_fields`] tells by comparing).
+    pub decode: fn(&Value) -> Result<Value, Faults>,
+    /// Fills in what was left out.
+    pub default: fn(&mut Value),
+    /// Refuses what may not stand.
+    pub validate: fn(&Value, &mut Faults),
+    /// Refuses what may not change: new, old.
+    pub validate_update: fn(&Value, &Value, &mut Faults),
+    /// Before a create: drops status, sets generation 1.
+    pub before_create: fn(&mut Value),
+    /// Before an update of the main resource: keeps the old status, counts the generation. New, old.
+    pub before_update: fn(&mut Value, &Value),
+    /// Before an update of `status`: keeps everything else old. New, old.
+    pub before_status: fn(&mut Value, &Value),
+    /// Field selectors beside `metadata.name` and `metadata.namespace`: name and value.
+    pub fields: fn(&Value) -> Vec<(&'static str, String)>,
+    /// Seconds of grace that a delete waits for a node to finish; 0 removes at once. The object and the grace
+    /// asked for.
+    pub grace: fn(&Value, Option<i64>) -> i64,
+}
+
+/// One kind of resource.
+#[derive(Clone)]
+pub struct Kind {
+    /// The API group; empty for the core group.
+    pub group: Str,
+    /// The version, e.g. `v1`.
+    pub version: Str,
+    /// E.g. `Deployment`.
+    pub kind: Str,
+    /// E.g. `deployments`.
+    pub plural: Str,
+    /// E.g. `deployment`.
+    pub singular: Str,
+    /// E.g. `deploy`.
+    pub short: &'static [&'static str],
+    /// E.g. `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in a namespace.
+    pub scope: Scope,
+    /// What can be done.
+    pub verbs: &'static [Verb],
+    /// What has its own address.
+    pub subresources: &'static [Subresource],
+    /// What `kubectl get` shows.
+    pub columns: &'static [Column],
+    /// Whether objects are kept; a review is answered and forgotten.
+    pub stored: bool,
+    /// The name of its OpenAPI definition, e.g. `io.k8s.api.core.v1.Pod`.
+    pub definition: Str,
+    /// What is particular to it.
+    pub strategy: Strategy,
+}
+
+impl Kind {
+    /// `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The store's key of an object, or with `name` empty the prefix of all in `namespace` (both empty: of all).
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        let group = if self.group.is_empty() { "core" } else { &self.group };
+        match (self.scope, namespace) {
+            (Scope::Namespaced, "") => format!("/registry/{group}/{}/", self.plural),
+            (Scope::Namespaced, ns) => format!("/registry/{group}/{}/{ns}/{name}", self.plural),
+            (Scope::Cluster, _) => format!("/registry/{group}/{}/{name}", self.plural),
+        }
+    }
+}
+
+/// All kinds that are served: those built in, then those that came at run time.
+#[derive(Clone, Default)]
+pub struct Registry {
+    kinds: Vec<Arc<Kind>>,
+}
+
+impl Registry {
+    /// With these kinds.
+    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        Self { kinds: kinds.into_iter().map(Arc::new).collect() }
+    }
+
+    /// All kinds, in the order of discovery.
+    pub fn kinds(&self) -> &[Arc<Kind>] {
+        &self.kinds
+    }
+
+    /// The kind served at `/apis/GROUP/VERSION/PLURAL`.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
+        self.kinds.iter().find(|k| k.group == group && k.version == version && k.plural == plural)
+    }
+}

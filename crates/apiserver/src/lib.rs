@@ -1,0 +1,1 @@
+//! The HTTP API: verbs, watch, patch, discovery, OpenAPI, authentication, authorisation, admission, audit.

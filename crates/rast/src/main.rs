@@ -1,0 +1,2 @@
+//! The rast program.
+fn main() {}

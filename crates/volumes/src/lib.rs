@@ -1,0 +1,1 @@
+//! Volumes of pods: local directories, memory, and files projected from the API.
