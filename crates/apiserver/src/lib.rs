@@ -1,1 +1,29 @@
 //! The HTTP API: verbs, watch, patch, discovery, OpenAPI, authentication, authorisation, admission, audit.
+//!
+//! Generic over the registry of kinds: nothing here names a kind that is not special to the API itself.
+
+pub mod admission;
+pub mod attributes;
+pub mod audit;
+pub mod authn;
+pub mod identity;
+pub mod nodes;
+mod openapi;
+pub mod pki;
+pub mod rbac;
+mod reviews;
+mod server;
+pub mod status;
+pub mod warnings;
+mod wire;
+
+pub use admission::Admission;
+pub use attributes::Attributes;
+pub use audit::Audit;
+pub use authn::Authenticator;
+pub use identity::Identity;
+pub use nodes::Nodes;
+pub use rbac::{Authorizer, Decision};
+pub use server::{Clock, Config, Server, Version};
+pub use status::{ApiError, Result};
+pub use warnings::Warnings;

@@ -1,0 +1,3 @@
+//! Bodies: what comes in and goes out.
+
+pub(crate) mod protobuf;
