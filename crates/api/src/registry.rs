@@ -49,17 +49,20 @@ pub enum Subresource {
     Finalize,
 }
 
-/// A column of the table that `kubectl get` prints (after NAME, before AGE).
-#[derive(Clone, Debug)]
+/// A column of the table that `kubectl get` prints. A kind lists all of its columns in order, `Name` and `Age`
+/// among them, since upstream's tables are free to leave either out or to put others behind them.
+#[derive(Clone, Copy, Debug)]
 pub struct Column {
     /// The heading, e.g. `Ready`.
-    pub name: Str,
-    /// `string`, `integer`, `date`, …: OpenAPI type or format.
-    pub kind: Str,
-    /// Shown only with `-o wide`.
+    pub name: &'static str,
+    /// The OpenAPI type: `string`, `integer`, `boolean`, `number`.
+    pub kind: &'static str,
+    /// The OpenAPI format: `name` marks the column that names the object; else empty.
+    pub format: &'static str,
+    /// Shown only with `-o wide` (priority 1).
     pub wide: bool,
-    /// What stands there for an object.
-    pub value: fn(&Value) -> Value,
+    /// What stands there for an object at a moment (ages are printed as `3m5s`).
+    pub value: fn(&Value, jiff::Timestamp) -> Value,
 }
 
 /// What is particular to a kind. Functions get the object in JSON; the helpers in this crate lift typed ones.
@@ -116,6 +119,8 @@ pub struct Kind {
     pub stored: bool,
     /// The name of its OpenAPI definition, e.g. `io.k8s.api.core.v1.Pod`.
     pub definition: Str,
+    /// Adds its OpenAPI definition, and those it refers to, to a generator. Use [`crate::schema`].
+    pub schema: fn(&mut schemars::SchemaGenerator),
     /// What is particular to it.
     pub strategy: Strategy,
 }
@@ -157,5 +162,74 @@ impl Registry {
     /// The kind served at `/apis/GROUP/VERSION/PLURAL`.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         self.kinds.iter().find(|k| k.group == group && k.version == version && k.plural == plural)
+    }
+
+    /// The kind of objects with this `apiVersion` and `kind`.
+    pub fn object(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.kinds.iter().find(|k| k.group == group && k.version == version && k.kind == kind)
+    }
+
+    /// The kind that a person means by `pod`, `pods`, `po`, `Pod`, `deployments.apps` or `deployments.v1.apps`.
+    /// Kinds listed first win.
+    pub fn named(&self, word: &str) -> Option<&Arc<Kind>> {
+        let word = word.to_ascii_lowercase();
+        let (name, rest) = word.split_once('.').unwrap_or((&word, ""));
+        self.kinds.iter().find(|k| {
+            (k.plural == name || k.singular == name || k.short.contains(&name))
+                && (rest.is_empty() || rest == k.group || rest == format!("{}.{}", k.version, k.group))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::builtin;
+
+    #[test]
+    fn every_kind_is_named_once_and_ends_its_name_column_well() {
+        let registry = builtin();
+        for (at, kind) in registry.kinds().iter().enumerate() {
+            for other in &registry.kinds()[at + 1..] {
+                assert!((&kind.group, &kind.plural) != (&other.group, &other.plural), "{} twice", kind.plural);
+                assert!(kind.short.iter().all(|s| !other.short.contains(s)), "{} shares a short name", kind.plural);
+            }
+            assert_eq!(kind.columns.iter().filter(|c| c.format == "name").count(), 1, "{}", kind.plural);
+            assert_eq!(kind.verbs.contains(&Verb::List), kind.stored, "{}", kind.plural);
+        }
+        assert_eq!(registry.kinds().len(), crate::kinds::ALL.len());
+    }
+
+    #[test]
+    fn kinds_are_found_by_the_names_that_people_use() {
+        let registry = builtin();
+        for word in ["deploy", "Deployment", "deployments", "deployments.apps", "deploy.v1.apps"] {
+            assert_eq!(registry.named(word).map(|k| &*k.kind), Some("Deployment"), "{word}");
+        }
+        assert!(registry.named("deployments.batch").is_none());
+        assert_eq!(registry.object("apps/v1", "ReplicaSet").map(|k| &*k.plural), Some("replicasets"));
+    }
+
+    #[test]
+    fn a_status_write_keeps_the_spec_and_a_spec_write_the_status() {
+        for kind in builtin().kinds().iter().filter(|k| k.subresources.contains(&Subresource::Status)) {
+            let old = json!({"metadata": {"name": "a", "generation": 3, "resourceVersion": "7"},
+                "spec": {"x": 1}, "status": {"y": 1}});
+            let asked = json!({"metadata": {"name": "a", "generation": 9, "resourceVersion": "8"},
+                "spec": {"x": 2}, "status": {"y": 2}});
+            let mut new = asked.clone();
+            (kind.strategy.before_status)(&mut new, &old);
+            assert_eq!((&new["spec"], &new["status"]), (&old["spec"], &asked["status"]), "{}", kind.plural);
+            assert_eq!(new["metadata"]["resourceVersion"], "8");
+            let mut new = asked.clone();
+            (kind.strategy.before_update)(&mut new, &old);
+            assert_eq!(new["status"], old["status"], "{}", kind.plural);
+            if &*kind.kind != "Namespace" {
+                assert_eq!((&new["spec"], new["metadata"]["generation"].as_i64()), (&asked["spec"], Some(4)));
+            }
+        }
     }
 }
