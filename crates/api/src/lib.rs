@@ -7,9 +7,16 @@
 pub mod columns;
 pub mod faults;
 pub mod kinds;
+pub mod names;
+pub mod quantity;
+pub mod read;
 pub mod registry;
+pub mod selector;
 pub mod typed;
+mod unknown;
 
 pub use faults::{Cause, Fault, Faults, Path};
 pub use kinds::builtin;
+pub use quantity::Quantity;
 pub use registry::{Column, Kind, Registry, Scope, Strategy, Subresource, Verb};
+pub use selector::{FieldSelector, Selector};

@@ -1,0 +1,318 @@
+//! YAML, from the parser's events: no recursion, and a budget for what aliases unfold to.
+
+use std::collections::HashMap;
+
+use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use serde_json::{Map, Value};
+
+use super::{Document, MAX_DEPTH, Position, ReadError, scalar};
+use crate::faults::Path;
+
+/// How many values all documents of a text may have once aliases are followed ("billion laughs").
+const MAX_VALUES: usize = 1_000_000;
+
+/// Reads all documents of a text; those that are empty are left out.
+pub fn yaml(text: &str) -> Result<Vec<Document>, ReadError> {
+    let mut builder = Builder::default();
+    let mut documents = Vec::new();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|e| ReadError { at: position(e.marker()), why: e.info() })?;
+        if let Event::DocumentEnd = event {
+            let document = std::mem::take(&mut builder.document);
+            builder.anchors.clear();
+            if !document.value.is_null() {
+                documents.push(document);
+            }
+            continue;
+        }
+        let at = position(&span.start);
+        builder.take(event, at).map_err(|why| ReadError { at, why })?;
+    }
+    Ok(documents)
+}
+
+fn position(marker: &Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
+}
+
+#[derive(Default)]
+struct Builder {
+    document: Document,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Value>,
+    values: usize,
+}
+
+/// A list or map that is being read.
+struct Open {
+    path: String,
+    anchor: usize,
+    into: Into,
+}
+
+enum Into {
+    List(Vec<Value>),
+    Map {
+        map: Map<String, Value>,
+        /// The key whose value comes next, and where it stands.
+        key: Option<(String, Position)>,
+        /// What `<<` brings in: anything written out in the map itself counts more.
+        merged: Vec<Map<String, Value>>,
+    },
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, at: Position) -> Result<(), String> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = resolve(&text, style, tag.as_deref())?;
+                if let Some(key) = self.wants_key() {
+                    *key = Some((key_of(&value, &text)?, at));
+                    return Ok(());
+                }
+                let path = self.path_of_next();
+                self.note(&path, at);
+                self.put(anchor, value, 1)
+            }
+            Event::SequenceStart(_, anchor, _) => self.open(anchor, Into::List(Vec::new()), at),
+            Event::MappingStart(_, anchor, _) => {
+                self.open(anchor, Into::Map { map: Map::new(), key: None, merged: Vec::new() }, at)
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(open) = self.open.pop() else { return Ok(()) };
+                let value = match open.into {
+                    Into::List(list) => list.into(),
+                    Into::Map { mut map, merged, .. } => {
+                        for (key, value) in merged.into_iter().flatten() {
+                            map.entry(key).or_insert(value);
+                        }
+                        map.into()
+                    }
+                };
+                self.put(open.anchor, value, 1)
+            }
+            Event::Alias(anchor) => {
+                if self.wants_key().is_some() {
+                    return Err("an alias cannot be a key".to_owned());
+                }
+                let value = self.anchors.get(&anchor).cloned().ok_or("the alias refers to what it stands in")?;
+                let (path, size) = (self.path_of_next(), size(&value));
+                self.note(&path, at);
+                self.put(0, value, size)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The place for a key, if one comes next.
+    fn wants_key(&mut self) -> Option<&mut Option<(String, Position)>> {
+        match &mut self.open.last_mut()?.into {
+            Into::Map { key, .. } if key.is_none() => Some(key),
+            _ => None,
+        }
+    }
+
+    fn path_of_next(&self) -> String {
+        let Some(open) = self.open.last() else { return String::new() };
+        match &open.into {
+            Into::List(list) => format!("{}[{}]", open.path, list.len()),
+            Into::Map { key, .. } => {
+                let key = key.as_ref().map_or("", |(key, _)| key);
+                if open.path.is_empty() { key.to_owned() } else { format!("{}.{key}", open.path) }
+            }
+        }
+    }
+
+    /// A field stands where its key does; an item of a list where it begins.
+    fn note(&mut self, path: &str, at: Position) {
+        let at = match self.open.last().map(|o| &o.into) {
+            Some(Into::Map { key: Some((_, at)), .. }) => *at,
+            _ => at,
+        };
+        self.document.spans.note(path, at);
+    }
+
+    fn open(&mut self, anchor: usize, into: Into, at: Position) -> Result<(), String> {
+        if self.wants_key().is_some() {
+            return Err("a list or map cannot be a key".to_owned());
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return Err(format!("nests deeper than {MAX_DEPTH}"));
+        }
+        let path = self.path_of_next();
+        self.note(&path, at);
+        self.open.push(Open { path, anchor, into });
+        Ok(())
+    }
+
+    /// Puts a finished value where it belongs.
+    fn put(&mut self, anchor: usize, value: Value, size: usize) -> Result<(), String> {
+        self.values += size;
+        if self.values > MAX_VALUES {
+            return Err(format!("has more than {MAX_VALUES} values once aliases are followed"));
+        }
+        if depth(&value) + self.open.len() > MAX_DEPTH {
+            return Err(format!("nests deeper than {MAX_DEPTH} once aliases are followed"));
+        }
+        if anchor != 0 {
+            self.anchors.insert(anchor, value.clone());
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.document.value = value;
+            return Ok(());
+        };
+        match &mut open.into {
+            Into::List(list) => list.push(value),
+            Into::Map { map, key, merged } => {
+                let (key, at) = key.take().ok_or("a value without a key")?;
+                if key == "<<" {
+                    match value {
+                        Value::Object(other) => merged.push(other),
+                        Value::Array(all) => merged.extend(all.into_iter().filter_map(|v| match v {
+                            Value::Object(other) => Some(other),
+                            _ => None,
+                        })),
+                        _ => return Err("<< wants a map, or a list of maps".to_owned()),
+                    }
+                } else {
+                    if map.contains_key(&key) {
+                        let parent = open.path.clone();
+                        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
+                        self.document.duplicates.push((Path::root().field(&path), at));
+                    }
+                    map.insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn resolve(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
+    match tag {
+        Some(tag) if tag.suffix_in_namespace("tag:yaml.org,2002:").as_deref() == Some("binary") => {
+            use base64::Engine;
+            let bare: String = text.split_whitespace().collect();
+            let bytes = base64::engine::general_purpose::STANDARD.decode(bare).map_err(|e| e.to_string())?;
+            String::from_utf8(bytes)
+                .map(Value::from)
+                .map_err(|_| "!!binary of anything but text has no form".to_owned())
+        }
+        Some(tag) => match tag.core_suffix() {
+            Some(core) if style == ScalarStyle::Plain || core != "str" => scalar::tagged(core, text),
+            Some(_) => Ok(text.into()),
+            // `! 5` and tags of one's own: the text.
+            None => Ok(text.into()),
+        },
+        None if style == ScalarStyle::Plain => scalar::plain(text),
+        None => Ok(text.into()),
+    }
+}
+
+fn key_of(value: &Value, text: &str) -> Result<String, String> {
+    match value {
+        Value::String(key) => Ok(key.clone()),
+        Value::Bool(key) => Ok(key.to_string()),
+        Value::Number(key) => Ok(key.to_string()),
+        _ => Err(format!("{text:?} cannot be a key")),
+    }
+}
+
+fn size(value: &Value) -> usize {
+    1 + match value {
+        Value::Array(list) => list.iter().map(size).sum(),
+        Value::Object(map) => map.values().map(size).sum(),
+        _ => 0,
+    }
+}
+
+/// How deep a value nests; itself bounded by [`MAX_DEPTH`], for nothing deeper is ever built.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn one(text: &str) -> Value {
+        yaml(text).unwrap().remove(0).value
+    }
+
+    #[test]
+    fn documents_are_read_one_by_one() {
+        let all = yaml("# note\n---\na: 1\n---\n---\n# nothing\n---\nb: [yes, \"yes\"]\n...\n").unwrap();
+        assert_eq!(
+            all.iter().map(|d| d.value.clone()).collect::<Vec<_>>(),
+            [json!({"a": 1}), json!({"b": [true, "yes"]})]
+        );
+        assert_eq!(all[1].spans.find(&Path::root().field("b").index(1)), Some(Position { line: 8, column: 10 }));
+        assert_eq!(yaml("").unwrap(), []);
+    }
+
+    #[test]
+    fn keys_aliases_and_merges_come_out_as_kubectl_has_them() {
+        assert_eq!(
+            one("{1: a, yes: b, 1.5: c, 0x10: f, off: g, 1e3: h}"),
+            json!({"1": "a", "true": "b", "1.5": "c", "16": "f", "false": "g", "1000": "h"})
+        );
+        assert_eq!(
+            one("b: &x {q: 1}\nc: {<<: *x, r: 2}\nd: *x\ne: {q: 5, <<: [*x]}"),
+            json!({"b": {"q": 1}, "c": {"q": 1, "r": 2}, "d": {"q": 1}, "e": {"q": 5}})
+        );
+        assert_eq!(one("b: !foo bar\nc: !!binary aGVsbG8=\ne: !!float 3"), json!({"b": "bar", "c": "hello", "e": 3}));
+        assert!(yaml("{null: a}").is_err() && yaml("? [a]\n: b").is_err());
+    }
+
+    #[test]
+    fn duplicate_keys_are_told_with_their_place() {
+        let document = yaml("a:\n  b: 1\n  b: 2\n").unwrap().remove(0);
+        assert_eq!(document.value, json!({"a": {"b": 2}}));
+        assert_eq!(document.duplicates, [(Path::root().field("a").field("b"), Position { line: 3, column: 3 })]);
+    }
+
+    #[test]
+    fn errors_say_where() {
+        let error = yaml("a: 1\nb: [1, 2\nc: 3\n").unwrap_err();
+        assert!(error.at.line >= 2 && !error.why.is_empty(), "{error}");
+        assert_eq!(yaml("a:\n  b: .inf\n").unwrap_err().at, Position { line: 2, column: 6 });
+    }
+
+    #[test]
+    fn depth_of_ten_thousand_is_refused() {
+        for text in ["[".repeat(10_000), "{a: ".repeat(10_000), "- ".repeat(10_000)] {
+            assert!(yaml(&text).is_err());
+        }
+    }
+
+    #[test]
+    fn a_billion_laughs_are_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let before = format!("*a{}, ", level - 1).repeat(9);
+            text += &format!("a{level}: &a{level} [{before}*a{}]\n", level - 1);
+        }
+        assert!(yaml(&text).unwrap_err().why.contains("aliases"));
+        assert!(yaml("a: &a [*a]").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "\\PC*|[-a:\\[\\]{},&*!|>#%?\"' \\n0-9.~]{0,60}") {
+            let _ = yaml(&text);
+        }
+
+        #[test]
+        fn json_reads_the_same(list in prop::collection::vec(("[a-zA-Z0-9 :#\\-]{0,8}", any::<i32>()), 0..5)) {
+            let value: Value = list.iter().map(|(k, v)| json!({"k": k, "v": v, "l": [k, null, true]})).collect();
+            prop_assert_eq!(one(&value.to_string()), value);
+        }
+    }
+}
