@@ -1,1 +1,34 @@
-//! Whole-system tests.
+//! What whole-system tests stand on: an instance of the real program with everything below a root of its own, and
+//! the clients that judge it.
+
+mod client;
+mod instance;
+
+pub use client::{Answer, Client};
+pub use instance::Instance;
+
+use std::time::{Duration, Instant};
+
+/// The registry that tests pull from, `HOST:PORT`; `make test` starts it.
+pub fn registry() -> String {
+    std::env::var("RAST_TEST_REGISTRY").expect("RAST_TEST_REGISTRY is set by scripts/test")
+}
+
+/// Waits for `state` to give a value; fails with what `state` said last.
+pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + Duration::from_secs(90);
+    loop {
+        match state() {
+            Ok(value) => return value,
+            Err(last) if Instant::now() > end => panic!("{what}: still {last}"),
+            Err(_) => pause(),
+        }
+    }
+}
+
+/// Lets other processes run between two looks at what cannot be waited for.
+fn pause() {
+    let (reader, _writer) = nix::unistd::pipe().expect("a pipe");
+    let mut nothing = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&reader), nix::poll::PollFlags::POLLIN)];
+    let _timed_out = nix::poll::poll(&mut nothing, 50u16);
+}

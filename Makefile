@@ -1,0 +1,42 @@
+# The commands of the project. Each does its own set-up.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all test-fields check bench bench-check setup build tidy
+
+export RAST_TOOLS ?= $(CURDIR)/.tools
+export PATH := $(RAST_TOOLS)/bin:$(PATH)
+
+## demo: build rast, start it on this host, run the application in examples/
+demo: setup build
+	scripts/demo
+
+## build: the release program, at target/release/rast
+build: setup
+	cargo build --release --locked -p rast
+
+## test: what CI runs, with real containers, a real registry and real clients
+test: setup
+	scripts/test
+
+## test-all: test, and the long forms
+test-all: test test-fields
+
+## test-fields: drop each served field on its way and require its test to fail
+test-fields: setup
+	scripts/test-fields
+
+## check: formatting, lints, licences, documentation, tidiness
+check: setup
+	scripts/check
+
+## bench: every promised figure beside its peers, from one run
+bench: setup build
+	scripts/bench
+
+## bench-check: like bench, and fails when a figure misses its target
+bench-check: setup build
+	scripts/bench --check
+
+## setup: packages and clients that the other commands need (idempotent)
+setup:
+	scripts/setup

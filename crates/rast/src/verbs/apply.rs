@@ -1,0 +1,74 @@
+//! `rast apply`: makes it so.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    cli::Context,
+    cluster::{Cluster, Query},
+    exit::Exit,
+    manifest::{self, Object},
+    output,
+    target::Address,
+};
+
+/// Make objects what YAML files say: `rast apply -f app.yaml`
+#[derive(Args)]
+pub struct Apply {
+    /// The files (- for standard input)
+    #[arg(short, long, required = true, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Let the server check everything and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Apply {
+    /// Runs the verb. Every object is tried; the first failure decides the exit code.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let objects = manifest::read_all(&self.file)?;
+        let cluster = Cluster::connect(context).await?;
+        let mut failed = None;
+        for object in &objects {
+            match self.apply(&cluster, object).await {
+                Ok((at, change)) => output::line(format!("{at} {change}"))?,
+                Err(error) => {
+                    let error = object.point(error);
+                    if let Some(first) = failed.replace(error) {
+                        eprintln!("rast: {}", crate::exit::words(&first));
+                    }
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn apply(&self, cluster: &Cluster, object: &Object) -> Result<(Address, &'static str)> {
+        let at = Address::of(cluster, object)?;
+        let query = Query::default().maybe("dryRun", self.dry_run.then_some("All"));
+        let before = current(cluster, &at).await?;
+        let after = cluster.apply(&at.path(), &object.value, query).await?;
+        Ok((at, change(before.as_ref(), &after)))
+    }
+}
+
+/// The object as it stands; `None` when there is none.
+pub async fn current(cluster: &Cluster, at: &Address) -> Result<Option<Value>> {
+    match cluster.get(&at.path(), Query::default()).await {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if Exit::of(&error) == Exit::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn change(before: Option<&Value>, after: &Value) -> &'static str {
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    match before {
+        None => "created",
+        Some(before) if version(before) == version(after) => "unchanged",
+        Some(_) => "configured",
+    }
+}

@@ -1,0 +1,86 @@
+//! `rast logs`: what a container printed.
+
+use anyhow::Result;
+use clap::Args;
+use http::Request;
+use tokio::io::{AsyncWriteExt as _, copy};
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+
+use crate::{
+    cli::Context,
+    cluster::{Cluster, Query, uri},
+    exit::{Exit, Failure},
+    target::Address,
+};
+
+/// Print what a container printed
+#[derive(Args)]
+pub struct Logs {
+    /// POD or pod/POD; deployment/NAME takes its first pod
+    target: String,
+    /// The container, when the pod has several
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on as more is printed
+    #[arg(short, long)]
+    follow: bool,
+    /// The container's previous run
+    #[arg(short, long)]
+    previous: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    tail: Option<u64>,
+    /// Only the last SECONDS
+    #[arg(long, value_name = "SECONDS")]
+    since: Option<u64>,
+    /// With the time of each line
+    #[arg(long)]
+    timestamps: bool,
+}
+
+impl Logs {
+    /// Runs the verb.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let cluster = Cluster::connect(context).await?;
+        let pod = pod_of(&cluster, &self.target).await?;
+        let path = Cluster::path(&*cluster.kind("pods")?, Some(cluster.namespace()), Some(&pod)) + "/log";
+        let mut query = Query::default().maybe("container", self.container.as_deref());
+        for (name, set) in [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)] {
+            query = query.maybe(name, set.then_some("true"));
+        }
+        query = query.maybe("tailLines", self.tail.map(|n| n.to_string()).as_deref());
+        query = query.maybe("sinceSeconds", self.since.map(|n| n.to_string()).as_deref());
+        let request = Request::get(uri(&path, &query)).body(Vec::new())?;
+        let mut log = cluster.client().request_stream(request).await?.compat();
+        let mut out = tokio::io::stdout();
+        match copy(&mut log, &mut out).await {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => {
+                other?;
+                Ok(out.flush().await?)
+            }
+        }
+    }
+}
+
+/// The pod that `word` means: its own name, `pod/NAME`, or the first pod of a workload.
+pub async fn pod_of(cluster: &Cluster, word: &str) -> Result<String> {
+    if !word.contains('/') {
+        return Ok(word.to_owned());
+    }
+    let at = Address::parse(cluster, word)?;
+    if at.kind.kind == "Pod" {
+        return Ok(at.name);
+    }
+    let object = cluster.get(&at.path(), Query::default()).await?;
+    let labels = object["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten();
+    let selector: Vec<String> = labels.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+    let none = || Failure::new(Exit::NotFound, format!("{word} has no pod; ask `rast why {word}`"));
+    if selector.is_empty() {
+        return Err(none().into());
+    }
+    let pods = Cluster::path(&*cluster.kind("pods")?, Some(cluster.namespace()), None);
+    let list = cluster.get(&pods, Query::default().with("labelSelector", selector.join(","))).await?;
+    let first = list["items"][0]["metadata"]["name"].as_str().map(str::to_owned);
+    Ok(first.ok_or_else(none)?)
+}

@@ -1,0 +1,12 @@
+//! The verbs, a file each.
+
+pub mod apply;
+pub mod completion;
+pub mod delete;
+pub mod describe;
+pub mod exec;
+pub mod get;
+pub mod logs;
+pub mod rollout;
+pub mod scale;
+pub mod wait;
