@@ -1,10 +1,27 @@
 //! Pod networks: addresses, links, routes, packet filter, CNI.
 //!
-//! Every pod has its own address, a /32 routed to its own veth. Knows nothing of the API.
+//! Every pod has its own address, a /32 routed to its own veth (no bridge, so no limit of 1,023 ports). What is
+//! attached stands in one small file each, written first and removed last: whoever is killed in between leaves
+//! nothing that [`Network::collect`] does not find. Knows nothing of the API.
+
+pub mod addresses;
+pub mod cni;
+mod config;
+mod conntrack;
+mod forwarding;
+mod ledger;
+mod link;
+mod netlink;
+mod nft;
+mod policy;
+mod ports;
+mod routed;
 
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use async_trait::async_trait;
+
+pub use crate::{config::Config, routed::Routed};
 
 /// A transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -93,6 +110,21 @@ pub enum Error {
     },
 }
 
+impl Error {
+    pub(crate) fn invalid(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), why: why.into() }
+    }
+
+    /// For `map_err`: names what was being done.
+    pub(crate) fn io<E>(doing: impl Into<String>) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source: source.into() }
+    }
+}
+
 /// The result of a network operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -105,7 +137,7 @@ pub trait Network: Send + Sync + 'static {
     async fn detach(&self, id: &str) -> Result<()>;
     /// All attachments.
     async fn attachments(&self) -> Result<Vec<Attachment>>;
-    /// Detaches all but `live`, and repairs what these lack.
+    /// Detaches all but `live`, and repairs what these lack: to be called at every start, before anything is attached.
     async fn collect(&self, live: &BTreeSet<String>) -> Result<()>;
     /// Removes everything this instance made on the host.
     async fn teardown(&self) -> Result<()>;
