@@ -18,7 +18,11 @@ use ipnet::IpNet;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{Attachment, Error, Request, Result, addresses::Addresses, ports};
+use crate::{
+    Attachment, Error, Request, Result,
+    addresses::{Addresses, Exhausted},
+    ports,
+};
 
 /// A file of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,10 +126,7 @@ impl Locked<'_> {
         ports::check(&request.host_ports)?;
         ports::free(request, self.view.records.values().map(|record| &record.attachment.request))?;
         let view = self.view.deref_mut();
-        let addresses = view.addresses.take().map_err(|full| Error::Exhausted {
-            range: full.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            used: full.used,
-        })?;
+        let addresses = view.addresses.take().map_err(exhausted)?;
         let number = addresses.first().and_then(|ip| view.addresses.number(*ip)).unwrap_or_default();
         let link = format!("{prefix}{}", digits(number));
         let attachment = Attachment { request: request.clone(), addresses, link };
@@ -136,6 +137,12 @@ impl Locked<'_> {
         }
         self.view.records.insert(request.id.clone(), record.clone());
         Ok((record, true))
+    }
+
+    /// Whether there is an address for one more.
+    pub fn room(&mut self) -> Result<()> {
+        let mut addresses = self.view.addresses.clone();
+        addresses.take().map(drop).map_err(exhausted)
     }
 
     /// Forgets a record and frees its addresses; absent is done.
@@ -213,6 +220,11 @@ impl View {
         // New, or cut short by a crash: nothing anyone knows is trusted, all is read again.
         Ok(serde_json::from_str(&text).unwrap_or_default())
     }
+}
+
+fn exhausted(full: Exhausted) -> Error {
+    let range = full.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Error::Exhausted { range, used: full.used }
 }
 
 /// Five digits of base 32.

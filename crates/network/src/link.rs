@@ -11,7 +11,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
@@ -19,7 +19,11 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
-use nix::{errno::Errno, net::if_};
+use nix::{
+    errno::Errno,
+    ifaddrs::{InterfaceAddress, getifaddrs},
+    net::if_,
+};
 
 use crate::netlink::{Socket, within};
 
@@ -29,7 +33,7 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The host's end of every pod's link; each link is a network of its own.
-const HOST_MAC: [u8; 6] = [0xee; 6];
+pub const HOST_MAC: [u8; 6] = [0xee; 6];
 
 /// Links about to go are put into this group, to be deleted by one request. Shared by all instances: whoever deletes
 /// it deletes only what was to go.
@@ -82,6 +86,35 @@ impl Veth<'_> {
             None => [0; 4],
         };
         [0x0a, 0x58, last[0], last[1], last[2], last[3]]
+    }
+
+    /// Whether both ends, the pod's addresses and the host's routes are there.
+    pub fn verify(&self, netns: &File) -> io::Result<()> {
+        let missing = |what: String| Err(io::Error::new(io::ErrorKind::NotFound, what));
+        let Some(link) = index(self.host) else { return missing(format!("link {}", self.host)) };
+        let mut routes = Vec::new();
+        let mut ask = RouteMessage::default();
+        ask.header.table = RouteHeader::RT_TABLE_MAIN;
+        Socket::route()?.dump(NLM_F_DUMP, RouteNetlinkMessage::GetRoute(ask), |answer| {
+            if let RouteNetlinkMessage::NewRoute(route) = answer {
+                routes.push(route);
+            }
+        })?;
+        let leads = |ip: IpAddr| {
+            let (to, by) = (RouteAttribute::Destination(ip.into()), RouteAttribute::Oif(link));
+            routes.iter().any(|route| route.attributes.contains(&to) && route.attributes.contains(&by))
+        };
+        if let Some(ip) = self.addresses.iter().find(|ip| !leads(**ip)) {
+            return missing(format!("route to {ip} by {}", self.host));
+        }
+        let inside = within(netns, || Ok(getifaddrs()?.collect::<Vec<_>>()))?;
+        for ip in self.addresses {
+            let has = |link: &InterfaceAddress| link.interface_name == self.pod && address_of(link) == Some(*ip);
+            if !inside.iter().any(has) {
+                return missing(format!("address {ip} of {} in the pod", self.pod));
+            }
+        }
+        Ok(())
     }
 
     /// Both ends by one request, the pod's straight into its namespace: it never shows up in the host's.
@@ -147,6 +180,13 @@ pub fn names(prefix: &str) -> io::Result<Vec<String>> {
     let names = if_::if_nameindex()?;
     let names = names.iter().map(|link| link.name().to_string_lossy().into_owned());
     Ok(names.filter(|name| name.starts_with(prefix)).collect())
+}
+
+/// The IP address of an entry, if it is one.
+pub fn address_of(entry: &InterfaceAddress) -> Option<IpAddr> {
+    let address = entry.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
 }
 
 /// Whether there is a link of that name.
@@ -226,7 +266,8 @@ fn up(message: &mut LinkMessage) {
     message.header.change_mask = LinkFlags::Up;
 }
 
-fn gateway(ip: IpAddr) -> IpAddr {
+/// The gateway of a pod with this address.
+pub fn gateway(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => GATEWAY_V4.into(),
         IpAddr::V6(_) => GATEWAY_V6.into(),

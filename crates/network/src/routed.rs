@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -148,8 +149,16 @@ impl Host {
         Ok(self.ledger.lock()?.records().clone())
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
+    /// Whether one more pod could be attached.
+    pub(crate) fn room(&self) -> Result<()> {
+        self.ledger.lock()?.room()
+    }
+
+    /// Whether an attachment is there as recorded.
+    pub(crate) fn verify(&self, record: &Record, netns: &Path) -> Result<()> {
+        let request = Request { netns: netns.to_owned(), ..record.attachment.request.clone() };
+        let doing = Error::io(format!("check the link of {}", request.id));
+        self.veth(record).verify(&open_netns(&request)?).map_err(doing)
     }
 
     /// Record, link, ports; on failure all of it is taken back, or left to `collect`.
@@ -170,10 +179,14 @@ impl Host {
     }
 
     fn connect(&self, record: &Record, netns: &File) -> Result<()> {
-        let Attachment { request, addresses, link } = &record.attachment;
-        let veth = Veth { host: link, pod: &record.interface, addresses, mtu: self.config.mtu };
-        let doing = || Error::io(format!("link {} to {}", request.id, request.netns.display()));
-        veth.connect(&mut socket()?, netns).map_err(doing())
+        let request = &record.attachment.request;
+        let doing = Error::io(format!("link {} to {}", request.id, request.netns.display()));
+        self.veth(record).connect(&mut socket()?, netns).map_err(doing)
+    }
+
+    fn veth<'a>(&self, record: &'a Record) -> Veth<'a> {
+        let Attachment { addresses, link, .. } = &record.attachment;
+        Veth { host: link, pod: &record.interface, addresses, mtu: self.config.mtu }
     }
 
     fn open_ports(&self, attachment: &Attachment) -> Result<()> {
@@ -307,19 +320,14 @@ impl Host {
 
     /// Refuses pod ranges that hold an address of the host's.
     fn unused(&self) -> Result<()> {
-        for link in getifaddrs().map_err(Error::io("list the host's addresses"))? {
-            let address = link.address.as_ref();
-            let ip: Option<IpAddr> = address.and_then(|a| {
-                let v4 = a.as_sockaddr_in().map(|v4| v4.ip().into());
-                v4.or_else(|| a.as_sockaddr_in6().map(|v6| v6.ip().into()))
-            });
-            let Some(network) = ip.map(IpNet::from) else { continue };
+        for entry in getifaddrs().map_err(Error::io("list the host's addresses"))? {
+            let Some(network) = link::address_of(&entry).map(IpNet::from) else { continue };
             if let Some(i) = self.config.pod_ranges.iter().position(|range| overlap(range, &network)) {
                 let why = format!(
                     "{} holds the address {} of {}",
                     self.config.pod_ranges[i],
                     network.addr(),
-                    link.interface_name
+                    entry.interface_name
                 );
                 return Err(Error::invalid(format!("podRanges[{i}]"), why));
             }

@@ -224,6 +224,8 @@ fn both_families() {
         config.pod_ranges.push("fd77::/64".parse().unwrap());
         ip("addr add fd00:2::1/64 dev up0 nodad");
         world.within(|| ip("addr add fd00:2::2/64 dev eth0 nodad"));
+        // The kernel routes to a new IPv6 address a moment after it has it.
+        while !run("ip", "-6 route show table local").contains("fd00:2::1") {}
         let before = host_state();
         let network = Routed::open(config).await.unwrap();
         let a = Namespace::new();
