@@ -16,3 +16,8 @@ pub trait Authorizer: Send + Sync + 'static {
     /// Whether `identity` may do what `attributes` say.
     fn decide(&self, identity: &Identity, attributes: &Attributes) -> Decision;
 }
+
+/// The group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of node agents.
+pub const NODES: &str = "system:nodes";
