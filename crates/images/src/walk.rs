@@ -1,0 +1,177 @@
+//! Walks of directory trees that someone hostile has made: of any depth, with two descriptors, never through a symlink.
+//!
+//! `std::fs::remove_dir_all` recurses with a descriptor a level; a container can nest deeper than our stack or rlimit.
+
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RawMode, Stat, fstat, openat, statat, unlinkat},
+    io::{Errno, Result},
+};
+use std::{
+    collections::HashSet,
+    ffi::{CStr, CString},
+    path::Path,
+};
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What a tree takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of disk, hard links counted once.
+    pub bytes: u64,
+    /// Files, directories and everything else.
+    pub inodes: u64,
+}
+
+/// Opens a directory, not following a symlink.
+pub fn open(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, DIRECTORY, Mode::empty())
+}
+
+/// Whether a mode is a directory's.
+pub fn is_dir(mode: RawMode) -> bool {
+    FileType::from_raw_mode(mode) == FileType::Directory
+}
+
+/// What is below `root`, itself not counted. A tree that changes meanwhile is counted roughly.
+///
+/// # Errors
+/// `EAGAIN` when a directory we were in was moved.
+pub fn usage(root: OwnedFd) -> Result<Usage> {
+    let (mut usage, mut linked) = (Usage::default(), HashSet::new());
+    walk(
+        root,
+        |_, _, stat| {
+            if is_dir(stat.st_mode) || stat.st_nlink < 2 || linked.insert(stat.st_ino) {
+                usage.inodes += 1;
+                usage.bytes += 512 * stat.st_blocks as u64;
+            }
+            Ok(())
+        },
+        |_, _| Ok(()),
+    )?;
+    Ok(usage)
+}
+
+/// Removes `name` in `dir`, whatever it is. Absent is done.
+pub fn remove(dir: impl AsFd, name: &CStr) -> Result<()> {
+    let dir = dir.as_fd();
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        done => return done,
+    }
+    let unlink = |dir: BorrowedFd<'_>, name: &CStr, stat: &Stat| {
+        if is_dir(stat.st_mode) { Ok(()) } else { unlinkat(dir, name, AtFlags::empty()) }
+    };
+    walk(openat(dir, name, DIRECTORY, Mode::empty())?, unlink, |dir, name| unlinkat(dir, name, AtFlags::REMOVEDIR))?;
+    unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Removes a path, whatever it is. Absent is done.
+pub fn remove_path(path: &Path) -> Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
+    let name = CString::new(name.as_encoded_bytes()).map_err(|_| Errno::INVAL)?;
+    match openat(CWD, parent, DIRECTORY, Mode::empty()) {
+        Ok(parent) => remove(parent, &name),
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Calls `visit` for each entry as it is found and `leave` for each directory when all below it is done.
+fn walk(
+    root: OwnedFd,
+    mut visit: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<()>,
+    mut leave: impl FnMut(BorrowedFd<'_>, &CStr) -> Result<()>,
+) -> Result<()> {
+    struct Level {
+        name: CString,
+        id: (u64, u64),
+        todo: Vec<CString>,
+    }
+    let mut enter = |dir: &OwnedFd, name: CString| -> Result<Level> {
+        let stat = fstat(dir)?;
+        let mut todo = Vec::new();
+        for entry in Dir::read_from(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue,
+                stat => stat?,
+            };
+            visit(dir.as_fd(), name, &stat)?;
+            if is_dir(stat.st_mode) {
+                todo.push(name.to_owned());
+            }
+        }
+        Ok(Level { name, id: (stat.st_dev, stat.st_ino), todo })
+    };
+    let mut here = root;
+    let mut levels = vec![enter(&here, CString::default())?];
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.todo.pop() {
+            match openat(&here, &name, DIRECTORY, Mode::empty()) {
+                Ok(dir) => {
+                    levels.push(enter(&dir, name)?);
+                    here = dir;
+                }
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(e),
+            }
+            continue;
+        }
+        let done = levels.pop();
+        if let (Some(done), Some(above)) = (done, levels.last()) {
+            let up = openat(&here, c"..", DIRECTORY, Mode::empty())?;
+            let stat = fstat(&up)?;
+            // Someone moved the directory; going on would walk the host.
+            if above.id != (stat.st_dev, stat.st_ino) {
+                return Err(Errno::AGAIN);
+            }
+            leave(up.as_fd(), &done.name)?;
+            here = up;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::mkdirat;
+
+    #[test]
+    fn deeper_than_descriptors_and_path_max() {
+        let tmp = tempfile::tempdir().unwrap();
+        let top = tmp.path().join("top");
+        std::fs::create_dir(&top).unwrap();
+        let mut here = open(&top).unwrap();
+        for _ in 0..30_000 {
+            mkdirat(&here, c"d", Mode::RWXU).unwrap();
+            here = openat(&here, c"d", DIRECTORY, Mode::empty()).unwrap();
+        }
+        assert_eq!(usage(open(&top).unwrap()).unwrap().inodes, 30_000);
+        remove_path(&top).unwrap();
+        assert!(!top.exists());
+    }
+
+    #[test]
+    fn links_count_once_and_symlinks_are_not_followed() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (top, outside) = (tmp.path().join("top"), tmp.path().join("outside"));
+        std::fs::create_dir_all(top.join("d")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "x").unwrap();
+        std::fs::write(top.join("a"), vec![1; 8192]).unwrap();
+        std::fs::hard_link(top.join("a"), top.join("d/b")).unwrap();
+        std::os::unix::fs::symlink(&outside, top.join("out")).unwrap();
+        assert_eq!(usage(open(&top).unwrap()).unwrap().inodes, 3, "d, a (also b), out");
+        remove_path(&top).unwrap();
+        assert!(outside.join("kept").exists() && !top.exists());
+    }
+}
