@@ -41,6 +41,8 @@ pub fn host(test: impl AsyncFnOnce(Namespace)) {
         ip(&format!("addr add {WORLD}/24 dev eth0"));
         ip("link set eth0 up");
     });
+    // The carrier is noticed a moment later.
+    while !run("ip", "-o link show up0").contains("state UP") || run("ip", "route").contains("linkdown") {}
     // Threads of this runtime are made by this thread, so they are on the same host.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test(world));
