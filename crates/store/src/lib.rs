@@ -4,11 +4,20 @@
 //! starts after a revision and misses nothing. [`Store`] is the seam: one test suite runs against every
 //! implementation.
 
+mod embedded;
+mod memory;
+mod retention;
+pub mod suite;
+
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use embedded::Embedded;
+pub use memory::Memory;
+pub use retention::Retention;
 
 /// A revision of the whole store. Revisions only grow; 0 is the empty store before the first commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +83,24 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Event::Put(entry) => &entry.key,
+            Event::Delete { key, .. } => key,
+        }
+    }
+
+    /// The revision of the change.
+    pub fn rev(&self) -> Rev {
+        match self {
+            Event::Put(entry) => entry.modified,
+            Event::Delete { rev, .. } => *rev,
+        }
+    }
+}
+
 /// The answer to a list: entries in key order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -120,6 +147,18 @@ pub enum Error {
         /// What is wrong and what to do about it.
         why: String,
     },
+    /// Another process has the store open.
+    #[error("open {path}: another process has it open; stop that one first")]
+    Busy {
+        /// The store file.
+        path: String,
+    },
+    /// There is no room; nothing was written, and commits work again once there is.
+    #[error("write {path}: no space left; free some and retry")]
+    Full {
+        /// The store file.
+        path: String,
+    },
     /// The disk or the engine failed; a commit that ends so may or may not be durable.
     #[error("{doing}")]
     Io {
@@ -147,7 +186,10 @@ pub trait Store: Send + Sync + 'static {
     /// `at` (`None`: now).
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize, at: Option<Rev>) -> Result<Page>;
 
-    /// Applies all writes or none. Guarantee: after `Ok` the writes survive power loss (assumes an honest
+    /// Applies all writes or none, in order: of several writes to one key the last one is what happens. A
+    /// commit that changes nothing takes no revision and returns the newest.
+    ///
+    /// Guarantee: after `Ok` the writes survive power loss (assumes an honest
     /// fsync). Not guaranteed: that any watcher has seen them yet.
     async fn commit(&self, txn: Txn) -> Result<Rev>;
 
