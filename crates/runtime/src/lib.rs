@@ -11,8 +11,22 @@ use tokio::{
     sync::broadcast,
 };
 
+mod cgroup;
+mod client;
+mod finish;
+pub mod helper;
+mod protocol;
+mod seccomp;
+mod spec;
+mod sys;
+mod user;
+mod wire;
+
+pub use client::{Config, Keeper};
+
 /// What the containers of one pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct SandboxSpec {
     /// Unique on this host; file name safe.
     pub id: String,
@@ -43,6 +57,7 @@ pub struct Sandbox {
 
 /// cgroup limits; `None` is unlimited. v1 and v2 values are derived from these.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Relative CPU weight in v1 shares (2..=262144).
     pub cpu_shares: Option<u64>,
@@ -60,6 +75,7 @@ pub struct Resources {
 
 /// The root of a container: overlay layers, mounted only inside the container's own mount namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Rootfs {
     /// Lower directories, topmost first.
     pub lower: Vec<PathBuf>,
@@ -96,6 +112,7 @@ pub enum Seccomp {
 
 /// Rights of a container's processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Security {
     /// All capabilities, all devices, nothing masked.
     pub privileged: bool,
@@ -113,6 +130,7 @@ pub struct Security {
 
 /// Whom a container runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct User {
     /// `name`, `uid`, `name:group` or `uid:gid`, resolved against the image's passwd and group files.
     pub spec: String,
@@ -126,6 +144,7 @@ pub struct User {
 
 /// One container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ContainerSpec {
     /// Unique on this host; file name safe.
     pub id: String,
@@ -218,6 +237,7 @@ pub enum Event {
 
 /// A process to run inside a running container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ExecSpec {
     /// Program and arguments.
     pub args: Vec<String>,
@@ -244,7 +264,8 @@ pub struct Process {
 }
 
 /// What a container uses now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// CPU time since the start, nanoseconds.
     pub cpu_ns: u64,
@@ -304,8 +325,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// For `map_err`: what was being done when the host refused.
+    pub(crate) fn io<E: Into<std::io::Error>>(doing: impl Into<String>) -> impl FnOnce(E) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source: source.into() }
+    }
+}
+
 /// The result of a runtime operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Starts and ends containers. All operations are safe to repeat.
 #[async_trait]

@@ -1,0 +1,60 @@
+//! The worker that makes and pins a sandbox's namespaces, and their removal.
+
+use std::{fs, path::PathBuf};
+
+use rustix::mount::UnmountFlags;
+
+use super::{
+    record::absent_is_done,
+    worker::{Outcome, Report},
+};
+use crate::{Error, Result, SandboxSpec, spec, sys};
+
+/// Makes the namespaces of `spec` and pins them by bind mounts on `pins` in the host's mount namespace.
+pub fn make(spec: &SandboxSpec, pins: &[PathBuf; 3]) -> Outcome {
+    unpin(pins)?; // what a worker that was killed may have left
+    let doing = |what: &str| format!("{what} for sandbox {}", spec.id);
+    let own = [
+        ("net", libc::CLONE_NEWNET, !spec.host_network),
+        ("ipc", libc::CLONE_NEWIPC, !spec.host_ipc),
+        ("uts", libc::CLONE_NEWUTS, true),
+    ];
+    let flags = own.iter().filter(|(.., own)| *own).fold(0, |flags, (_, flag, _)| flags | flag);
+    sys::unshare(flags).map_err(Error::io(doing("make namespaces")))?;
+    if !spec.hostname.is_empty() {
+        rustix::system::sethostname(spec.hostname.as_bytes()).map_err(Error::io(doing("set the host name")))?;
+    }
+    if !spec.host_network {
+        sys::loopback_up().map_err(Error::io(doing("set lo up")))?;
+    }
+    for (name, value) in &spec.sysctls {
+        let path = spec::sysctl_path(spec, name)?;
+        fs::write(&path, value)
+            .map_err(|e| Error::Invalid { field: format!("sysctls[{name}]"), why: e.to_string() })?;
+    }
+    for ((name, _, own), pin) in own.iter().zip(pins) {
+        if *own {
+            fs::File::create(pin).map_err(Error::io(doing("make a pin")))?;
+            rustix::mount::mount_bind(format!("/proc/self/ns/{name}"), pin)
+                .map_err(Error::io(doing("pin a namespace")))?;
+        }
+    }
+    Ok((Report::default(), vec![]))
+}
+
+/// Whether all pins of a sandbox hold namespaces.
+pub fn pinned(spec: &SandboxSpec, pins: &[PathBuf; 3]) -> bool {
+    const NSFS: i64 = 0x6e73_6673;
+    let own = [!spec.host_network, !spec.host_ipc, true];
+    let holds = |pin: &PathBuf| rustix::fs::statfs(pin).is_ok_and(|fs| fs.f_type as i64 == NSFS);
+    own.iter().zip(pins).all(|(own, pin)| !own || holds(pin))
+}
+
+/// Removes pins; absent is done.
+pub fn unpin(pins: &[PathBuf; 3]) -> Result<()> {
+    for pin in pins {
+        let _ = rustix::mount::unmount(pin, UnmountFlags::DETACH); // EINVAL: not mounted
+        absent_is_done(fs::remove_file(pin)).map_err(Error::io(format!("remove {}", pin.display())))?;
+    }
+    Ok(())
+}
