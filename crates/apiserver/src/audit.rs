@@ -1,10 +1,30 @@
-//! The audit log: one line of JSON for every request.
+//! The audit log: one line of JSON for every request (`audit.k8s.io/v1`, level `Metadata`).
+//!
+//! No body is ever in it, nor a header but `User-Agent`, nor the value of a query parameter that is not known to be
+//! harmless.
 
-use std::net::IpAddr;
+mod file;
+mod line;
+
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+};
 
 use http::StatusCode;
 
 use crate::{Attributes, Identity};
+use file::Rotated;
+
+/// How many lines may wait for the disk.
+const WAITING: usize = 2048;
 
 /// What is known of a request once it is answered (or, for a watch, begins and ends).
 pub struct Record<'a> {
@@ -26,7 +46,7 @@ pub struct Record<'a> {
     pub user_agent: &'a str,
     /// The answer.
     pub code: StatusCode,
-    /// Why the authoriser decided as it did.
+    /// Why the authoriser decided as it did; one that allowed says so ([`crate::Decision`]).
     pub decision: &'a str,
     /// When the request came.
     pub received: jiff::Timestamp,
@@ -45,11 +65,56 @@ pub enum Stage {
     Panic,
 }
 
-/// Where records go.
+/// Where records go: a file that is written behind the requests' backs. The default one keeps nothing.
+///
+/// Guarantee: a record is written, or counted and named as lost in the file itself and in the program's log.
+/// Not guaranteed: that it survives a power loss right after the answer (no fsync), nor that the file holds it the
+/// moment the client has its answer. Dropping the log writes all that waits.
 #[derive(Default)]
-pub struct Audit {}
+pub struct Audit(Option<Writer>);
+
+struct Writer {
+    queue: Option<SyncSender<String>>,
+    lost: Arc<AtomicU64>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Audit {
-    /// Keeps a record; never blocks the request for long and never fails it.
-    pub fn record(&self, _record: &Record<'_>) {}
+    /// Appends to `path` (mode 0600). A file that has grown beyond `limit` bytes becomes `path.1`, the one before
+    /// `path.2` and so on; `kept` of these are kept.
+    pub fn open(path: &Path, limit: u64, kept: u32) -> io::Result<Self> {
+        let file = Rotated::open(path, limit, kept)?;
+        let (queue, lines) = sync_channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let thread = std::thread::Builder::new().name("audit".into()).stack_size(256 << 10).spawn({
+            let lost = lost.clone();
+            move || file::write(file, lines, &lost)
+        })?;
+        Ok(Self(Some(Writer { queue: Some(queue), lost, thread: Mutex::new(Some(thread)) })))
+    }
+
+    /// Keeps a record; never blocks the request and never fails it.
+    pub fn record(&self, record: &Record<'_>) {
+        let Some(writer) = &self.0 else { return };
+        let Some(queue) = &writer.queue else { return };
+        match queue.try_send(line::render(record)) {
+            Ok(()) => {}
+            // The writer tells of it with its next line.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                writer.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
 }
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None; // the thread ends with its last line
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use super::*;
+
+struct Request {
+    identity: Identity,
+    attributes: Attributes,
+    uri: http::Uri,
+    code: u16,
+    decision: &'static str,
+}
+
+fn request(method: &str, uri: &str) -> Request {
+    let uri: http::Uri = uri.parse().unwrap();
+    let attributes = Attributes::of(&method.parse().unwrap(), &uri);
+    let identity = Identity::system("admin", &["system:masters"]);
+    Request { identity, attributes, uri, code: 201, decision: "system:masters: allowed" }
+}
+
+impl Request {
+    fn record<'a>(&'a self, id: &'a str) -> Record<'a> {
+        Record {
+            id,
+            stage: Stage::ResponseComplete,
+            identity: &self.identity,
+            impersonated: None,
+            attributes: &self.attributes,
+            uri: &self.uri,
+            source: Some([127, 0, 0, 1].into()),
+            user_agent: "kubectl/v1.36",
+            code: StatusCode::from_u16(self.code).unwrap(),
+            decision: self.decision,
+            received: "2026-01-02T03:04:05.000006Z".parse().unwrap(),
+            at: "2026-01-02T03:04:05.123456789Z".parse().unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_line_is_an_event() {
+    let request = request("POST", "/apis/apps/v1/namespaces/a/deployments?dryRun=All");
+    let want = concat!(
+        r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"1","stage":"ResponseComplete","#,
+        r#""requestURI":"/apis/apps/v1/namespaces/a/deployments?dryRun=All","verb":"create","#,
+        r#""user":{"username":"system:admin","groups":["system:masters","system:authenticated"]},"#,
+        r#""sourceIPs":["127.0.0.1"],"userAgent":"kubectl/v1.36","#,
+        r#""objectRef":{"resource":"deployments","namespace":"a","apiGroup":"apps","apiVersion":"v1"},"#,
+        r#""responseStatus":{"metadata":{},"code":201},"#,
+        r#""requestReceivedTimestamp":"2026-01-02T03:04:05.000006Z","stageTimestamp":"2026-01-02T03:04:05.123456Z","#,
+        r#""annotations":{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":"system:masters: allowed"}}"#,
+        "\n"
+    );
+    assert_eq!(line::render(&request.record("1")), want);
+}
+
+#[test]
+fn secrets_do_not_reach_it() {
+    let exec =
+        request("POST", "/api/v1/namespaces/a/pods/p/exec?command=mysql&command=-phunter2&tty=true&token=hunter2");
+    let event: Value = serde_json::from_str(&line::render(&exec.record("1"))).unwrap();
+    let want = "/api/v1/namespaces/a/pods/p/exec?command=mysql&command=REDACTED&tty=true&token=REDACTED";
+    assert_eq!(event["requestURI"], want);
+}
+
+#[test]
+fn a_refusal_is_told_from_an_admission_that_refuses() {
+    let decision = |decision, code| {
+        let request = Request { decision, code, ..request("GET", "/api/v1/pods") };
+        let event: Value = serde_json::from_str(&line::render(&request.record("1"))).unwrap();
+        event["annotations"]["authorization.k8s.io/decision"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(decision("", 403), "forbid");
+    assert_eq!(decision("", 401), "forbid");
+    assert_eq!(decision("RBAC: allowed by …", 403), "allow", "admission refused");
+}
+
+#[test]
+fn a_hostile_client_does_not_break_the_line() {
+    let mut hostile = request("GET", "/api/v1/pods?x=%0A%22%7D&labelSelector=%0A%22%7D");
+    hostile.attributes.name = "\n\"}".into();
+    let long = "é".repeat(5000);
+    let line = line::render(&Record { user_agent: &long, ..hostile.record("1") });
+    assert_eq!(line.matches('\n').count(), 1);
+    assert!(line.len() < 8192);
+    serde_json::from_str::<Value>(&line).unwrap();
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn all_that_waits_is_written_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let request = request("GET", "/version");
+    for start in [0, 500] {
+        let audit = Audit::open(&path, 1 << 30, 1).unwrap();
+        (start..start + 500).for_each(|n| audit.record(&request.record(&n.to_string())));
+    }
+    let ids: Vec<_> = lines(&path).iter().map(|l| l["auditID"].as_str().unwrap().parse::<u32>().unwrap()).collect();
+    assert_eq!(ids, (0..1000).collect::<Vec<_>>());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_grown_file_is_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let request = request("GET", "/version");
+    for n in 0..8 {
+        let audit = Audit::open(&path, 1000, 2).unwrap(); // one line is about 500 bytes
+        audit.record(&request.record(&n.to_string()));
+    }
+    let ids = |name: &str| -> Vec<String> {
+        lines(&dir.path().join(name)).iter().map(|l| l["auditID"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = [ids("audit.log.2"), ids("audit.log.1"), ids("audit.log")].concat();
+    assert_eq!(all.last().unwrap(), "7");
+    assert!(all.len() < 8 && all.is_sorted());
+    assert!(!dir.path().join("audit.log.3").exists());
+}
+
+#[test]
+fn a_torn_line_spoils_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    std::fs::write(&path, "{\"kind\":\"Ev").unwrap();
+    Audit::open(&path, 1 << 20, 1).unwrap().record(&request("GET", "/version").record("9"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["auditID"], "9");
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let lost = AtomicU64::new(3);
+    let (queue, lines_) = sync_channel(8);
+    for n in 0..2 {
+        queue.send(line::render(&request("GET", "/version").record(&n.to_string()))).unwrap();
+    }
+    drop(queue);
+    let full = Rotated::open(Path::new("/dev/full"), 1 << 20, 1);
+    file::write(full.unwrap(), lines_, &lost);
+    assert_eq!(lost.load(Ordering::Relaxed), 5);
+    let (queue, lines_) = sync_channel(8);
+    queue.send(line::render(&request("GET", "/version").record("2"))).unwrap();
+    drop(queue);
+    file::write(Rotated::open(&path, 1 << 20, 1).unwrap(), lines_, &lost);
+    assert_eq!(lines(&path)[1]["annotations"]["rastos.io/lost-records"], "5");
+}
