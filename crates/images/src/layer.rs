@@ -63,9 +63,9 @@ pub fn unpack(source: impl BufRead, expected: &Expected, limits: &Limits, into: 
         let mut tar = Metered { inner: decoder, hasher: Sha256::new(), out: 0, came, limits, what: &what };
         let mut unpacker = Unpacker::new(&what, into)?;
         // A buffer for headers; larger reads go past it.
-        entry::each(&what, BufReader::with_capacity(32 << 10, &mut tar), limits.entries, |e, data| {
-            unpacker.apply(e, data)
-        })?;
+        let mut archive = tar::Archive::new(BufReader::with_capacity(32 << 10, &mut tar));
+        entry::each(&what, archive.entries().map_err(broken)?, limits.entries, |e, data| unpacker.apply(e, data))?;
+        drop(archive);
         let unpacked = unpacker.finish()?;
         io::copy(&mut tar, &mut io::sink()).map_err(broken)?;
         (unpacked, Digest::finish(tar.hasher))

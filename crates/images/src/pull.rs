@@ -29,8 +29,8 @@ const CHUNKS: usize = 16;
 pub struct Puller {
     store: Arc<Store>,
     registries: Registries,
-    platform: Platform,
-    limits: Limits,
+    pub platform: Platform,
+    pub limits: Limits,
     slots: Semaphore,
     layers: Keyed<Digest>,
     flights: Mutex<HashMap<Flight, (WeakShared<BoxFuture<'static, Result<Image>>>, watch::Receiver<Progress>)>>,
@@ -179,9 +179,7 @@ impl Puller {
             let _slot = self.slots.acquire().await;
             let (chunks, source) = mpsc::channel(CHUNKS);
             let download = session.download(blob, chunks, |n| progress.send_modify(|p| p.done += n));
-            let (expected, limits) = (expected.clone(), self.limits);
-            let unpack = self
-                .blocking(move |store| store.add_layer(Chunks { source, current: Bytes::new() }, &expected, &limits));
+            let unpack = self.unpack(expected, move || Chunks { source, current: Bytes::new() });
             let (downloaded, unpacked) = tokio::join!(download, unpack);
             // A broken download also fails the unpacking, and is the better reason.
             downloaded.and(unpacked)?;
@@ -190,7 +188,30 @@ impl Puller {
         Ok(())
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> Result<T> + Send + 'static) -> Result<T> {
+    /// Makes sure of one layer that is at hand.
+    pub async fn add<R: BufRead>(
+        &self,
+        expected: &Expected,
+        source: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<()> {
+        let _only = self.layers.lock(&expected.diff_id).await;
+        if self.store.find_layer(&expected.diff_id)?.is_some() {
+            return Ok(());
+        }
+        let _slot = self.slots.acquire().await;
+        self.unpack(expected, source).await
+    }
+
+    async fn unpack<R: BufRead>(&self, expected: &Expected, source: impl FnOnce() -> R + Send + 'static) -> Result<()> {
+        let (expected, limits) = (expected.clone(), self.limits);
+        self.blocking(move |store| store.add_layer(source(), &expected, &limits)).await
+    }
+
+    /// Works on the store, off the reactor.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let store = self.store.clone();
         blocking(move || work(&store)).await
     }
