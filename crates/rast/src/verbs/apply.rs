@@ -27,9 +27,10 @@ pub struct Apply {
 }
 
 impl Apply {
-    /// Runs the verb. Every object is tried; the first failure decides the exit code.
+    /// Runs the verb. Nothing is sent while a file is faulty; then every object is tried, and the last failure
+    /// decides the exit code.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let objects = manifest::read_all(&self.file)?;
+        let objects = manifest::checked(&self.file, &api::builtin())?;
         let cluster = Cluster::connect(context).await?;
         let mut failed = None;
         for object in &objects {
