@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use api::{Kind, Registry, Scope};
+use futures::AsyncBufRead;
 use http::{Method, Request, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
@@ -147,6 +148,12 @@ impl Cluster {
     /// Deletes an object, or all that the query selects.
     pub async fn delete(&self, path: &str, query: Query) -> Result<Value> {
         self.call(Method::DELETE, path, query, JSON, None).await
+    }
+
+    /// Reads what comes line by line, for as long as it comes.
+    pub async fn stream(&self, request: Request<Vec<u8>>) -> Result<impl AsyncBufRead + use<>> {
+        let doing = format!("{} {}", request.method(), request.uri().path());
+        self.client.request_stream(request).await.map_err(|e| plain(e, &doing))
     }
 
     async fn call(

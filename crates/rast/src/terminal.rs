@@ -4,6 +4,7 @@ use std::{io, process};
 
 use anyhow::Result;
 use futures::SinkExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachedProcess, TerminalSize};
 use rustix::termios::{self, OptionalActions, Termios};
 use tokio::{
@@ -38,7 +39,24 @@ fn size() -> Option<TerminalSize> {
 }
 
 /// Connects standard input and output to `remote` until it ends, and ends this program with its exit code.
-pub async fn join(mut remote: AttachedProcess, tty: bool) -> Result<()> {
+pub async fn join(remote: AttachedProcess, tty: bool) -> Result<()> {
+    let Some(status) = stream(remote, tty).await? else {
+        return Err(Failure::new(Exit::Failed, "the connection broke before the command ended").into());
+    };
+    let code = status.details.iter().flat_map(|d| d.causes.iter().flatten()).find_map(|cause| {
+        let code = cause.reason.as_deref() == Some("ExitCode");
+        code.then(|| cause.message.as_deref()?.parse().ok()).flatten()
+    });
+    match code {
+        // The blocking read of standard input would hold a normal return up.
+        Some(code) => process::exit(code),
+        None if status.status.as_deref() == Some("Success") => process::exit(0),
+        None => Err(Failure::new(Exit::Failed, status.message.unwrap_or_default()).into()),
+    }
+}
+
+/// Connects standard input and output to `remote` until it ends; what it says of its end.
+pub async fn stream(mut remote: AttachedProcess, tty: bool) -> Result<Option<Status>> {
     let raw = if tty { Some(Raw::enter()?) } else { None };
     let status = remote.take_status();
     if let Some(mut input) = remote.stdin() {
@@ -71,22 +89,9 @@ pub async fn join(mut remote: AttachedProcess, tty: bool) -> Result<()> {
         }
     };
     tokio::try_join!(output, errors)?;
-    let status = match status {
+    drop(raw);
+    Ok(match status {
         Some(status) => status.await,
         None => None,
-    };
-    drop(raw);
-    let Some(status) = status else {
-        return Err(Failure::new(Exit::Failed, "the connection broke before the command ended").into());
-    };
-    let code = status.details.iter().flat_map(|d| d.causes.iter().flatten()).find_map(|cause| {
-        let code = cause.reason.as_deref() == Some("ExitCode");
-        code.then(|| cause.message.as_deref()?.parse().ok()).flatten()
-    });
-    match code {
-        // The blocking read of standard input would hold a normal return up.
-        Some(code) => process::exit(code),
-        None if status.status.as_deref() == Some("Success") => process::exit(0),
-        None => Err(Failure::new(Exit::Failed, status.message.unwrap_or_default()).into()),
-    }
+    })
 }

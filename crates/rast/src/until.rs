@@ -26,7 +26,7 @@ pub async fn follow<'a>(
     let from = list["metadata"]["resourceVersion"].as_str().unwrap_or("0").to_owned();
     let watch = one.with("watch", "true").with("resourceVersion", from);
     let request = Request::get(uri(&path, &watch)).header(header::ACCEPT, "application/json").body(Vec::new())?;
-    let lines = cluster.client().request_stream(request).await?.lines();
+    let lines = cluster.stream(request).await?.lines();
     let changes = lines.map_err(anyhow::Error::from).and_then(|line| async move {
         match serde_json::from_str(&line)? {
             WatchEvent::<Value>::Added(object) | WatchEvent::Modified(object) => Ok(Some(object)),

@@ -43,22 +43,27 @@ impl Logs {
     pub async fn run(self, context: &Context) -> Result<()> {
         let cluster = Cluster::connect(context).await?;
         let pod = pod_of(&cluster, &self.target).await?;
-        let path = Cluster::path(&*cluster.kind("pods")?, Some(cluster.namespace()), Some(&pod)) + "/log";
+        let at = Address { kind: cluster.kind("pods")?, namespace: cluster.namespace().to_owned(), name: pod };
         let mut query = Query::default().maybe("container", self.container.as_deref());
         for (name, set) in [("follow", self.follow), ("previous", self.previous), ("timestamps", self.timestamps)] {
             query = query.maybe(name, set.then_some("true"));
         }
         query = query.maybe("tailLines", self.tail.map(|n| n.to_string()).as_deref());
         query = query.maybe("sinceSeconds", self.since.map(|n| n.to_string()).as_deref());
-        let request = Request::get(uri(&path, &query)).body(Vec::new())?;
-        let mut log = cluster.client().request_stream(request).await?.compat();
-        let mut out = tokio::io::stdout();
-        match copy(&mut log, &mut out).await {
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => {
-                other?;
-                Ok(out.flush().await?)
-            }
+        print(&cluster, &at, query).await
+    }
+}
+
+/// Prints a pod's log as it comes.
+pub async fn print(cluster: &Cluster, pod: &Address, query: Query) -> Result<()> {
+    let request = Request::get(uri(&(pod.path() + "/log"), &query)).body(Vec::new())?;
+    let mut log = cluster.stream(request).await?.compat();
+    let mut out = tokio::io::stdout();
+    match copy(&mut log, &mut out).await {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => {
+            other?;
+            Ok(out.flush().await?)
         }
     }
 }

@@ -1,0 +1,109 @@
+//! `/etc/rastos/config.yaml`: what an instance is told. Every field has a default.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::exit::{Exit, Failure};
+
+/// The settings of an instance.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// The port of the API.
+    pub api_port: u16,
+    /// Where the API listens.
+    pub api_address: IpAddr,
+    /// Where pods get their addresses from; no two instances of a host may share one.
+    pub pod_range: IpNet,
+    /// The node's name; the host's name when absent.
+    pub node_name: Option<String>,
+    /// The node's address; that of the default route when absent.
+    pub node_address: Option<IpAddr>,
+    /// Registries (`host[:port]`) to speak plain HTTP to, besides those on loopback.
+    pub plain_http_registries: Vec<String>,
+    /// Pods on this node.
+    pub max_pods: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            api_port: 6443,
+            api_address: Ipv4Addr::UNSPECIFIED.into(),
+            pod_range: IpNet::new_assert(Ipv4Addr::new(10, 42, 0, 0).into(), 16),
+            node_name: None,
+            node_address: None,
+            plain_http_registries: Vec::new(),
+            max_pods: 1100,
+        }
+    }
+}
+
+impl Settings {
+    /// Reads the file; the defaults when there is none.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(e).with_context(|| format!("read {}", file.display())),
+        };
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(&text)
+            .map_err(|e| Failure::new(Exit::Invalid, format!("{}: {e}", file.display())).into())
+    }
+
+    /// The node's name: a DNS name, as Kubernetes demands.
+    pub fn node(&self) -> Result<String> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        let name: String = host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        let name = name.trim_matches(['-', '.']).to_owned();
+        Ok(if name.is_empty() { "node".to_owned() } else { name })
+    }
+
+    /// The node's address: what the host would speak from to the outside; loopback on a host without a way there.
+    pub fn address(&self) -> IpAddr {
+        // Connecting a datagram socket asks the routing table and sends nothing.
+        let outward = || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        };
+        self.node_address.or_else(outward).unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.yaml");
+        std::fs::write(&file, text).unwrap();
+        Settings::read(&file)
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let settings = read("podRange: 10.9.0.0/16\n").unwrap();
+        assert_eq!(settings.pod_range.to_string(), "10.9.0.0/16");
+        assert_eq!(settings.api_port, 6443);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_its_line() {
+        let error = format!("{:#}", read("apiPort: 1\npodrange: 10.9.0.0/16\n").unwrap_err());
+        assert!(error.contains("podrange") && error.contains('2'), "{error}");
+    }
+}
