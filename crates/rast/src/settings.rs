@@ -7,12 +7,18 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    host::Host,
+};
+
+/// The agent's port, kept closed to pods.
+const AGENT_PORT: u16 = 10250;
 
 /// The settings of an instance.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
     /// The port of the API.
@@ -58,6 +64,39 @@ impl Settings {
         }
         serde_saphyr::from_str(&text)
             .map_err(|e| Failure::new(Exit::Invalid, format!("{}: {e}", file.display())).into())
+    }
+
+    /// Writes down what the instance runs with, for `rast down`: the command line may have changed it.
+    pub fn record(&self, host: &Host) -> Result<()> {
+        let path = host.run().join("settings.json");
+        std::fs::write(&path, serde_json::to_vec(self)?).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// What the instance ran with last; `None` when it did not run since the host was started.
+    pub fn recorded(host: &Host) -> Result<Option<Self>> {
+        let path = host.run().join("settings.json");
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("read {}", path.display()))?)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// What the network is told.
+    pub fn network(&self, host: &Host) -> network::Config {
+        network::Config {
+            instance: host.instance().to_owned(),
+            state_dir: host.state().join("network"),
+            pod_ranges: vec![self.pod_range],
+            unmasqueraded: Vec::new(),
+            closed_ports: vec![AGENT_PORT],
+            mtu: None,
+        }
+    }
+
+    /// What the images are told.
+    pub fn images(&self) -> images::Config {
+        images::Config { plain_http: self.plain_http_registries.clone(), ..images::Config::default() }
     }
 
     /// The node's name: a DNS name, as Kubernetes demands.

@@ -1,0 +1,102 @@
+//! The control plane: store, keys, API.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use apiserver::{
+    Audit, Authenticator, Identity, Server,
+    authn::StoredHolders,
+    pki::{Names, Pki, Tls},
+    rbac::Rbac,
+};
+use jiff::Timestamp;
+use store::{Embedded, Store};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use super::nodes::Here;
+use crate::{host::Host, settings::Settings};
+
+/// A running control plane.
+pub struct Control {
+    /// The way to the nodes.
+    pub nodes: Arc<Here>,
+    server: Server,
+    node: String,
+    ca: String,
+    url: String,
+    served: JoinHandle<std::io::Result<()>>,
+}
+
+impl Control {
+    /// Opens the store, makes what is missing of the keys, and serves.
+    pub async fn start(host: &Host, settings: &Settings, node: &str) -> Result<Self> {
+        let now = Timestamp::now();
+        let clock: apiserver::Clock = Arc::new(Timestamp::now);
+        std::fs::create_dir_all(host.state()).with_context(|| format!("make {}", host.state().display()))?;
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(&host.state().join("store"))?);
+        let pki = Pki::open(&host.state().join("pki"), now)?;
+        let tls = Tls::new(&pki, names(settings, node), now)?;
+        let registry = Arc::new(api::builtin());
+        let nodes = Arc::new(Here::new(node));
+        let server = Server::new(apiserver::Config {
+            authenticator: Arc::new(Authenticator::new(&pki, Arc::new(StoredHolders(store.clone())), clock.clone())?),
+            authorizer: Rbac::start(store.clone()).await?,
+            audit: Arc::new(Audit::open(&host.audit())?),
+            nodes: nodes.clone(),
+            version: version(),
+            store,
+            registry,
+            clock,
+        });
+        let address = SocketAddr::new(settings.api_address, settings.api_port);
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}; choose another port with --api-port"))?;
+        let url = format!("https://127.0.0.1:{}", settings.api_port);
+        let served = tokio::spawn({
+            let (server, tls) = (server.clone(), tls.config());
+            async move { server.serve(listener, tls).await }
+        });
+        pki.admin_kubeconfig(&host.kubeconfig(), &url, now)?;
+        Ok(Self { nodes, server, node: node.to_owned(), ca: pki.ca().to_owned(), url, served })
+    }
+
+    /// Where the API is, for this host.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The API for a component of this process, with the component's own rights.
+    pub fn client(&self, component: &str) -> kube::Client {
+        let identity = match component {
+            "node" => Identity::system(&format!("node:{}", self.node), &["system:nodes"]),
+            other => Identity::system(other, &["system:masters"]),
+        };
+        kube::Client::new(self.server.local(identity), "default")
+    }
+
+    /// What the controllers are told.
+    pub fn controllers(&self) -> controllers::Config {
+        controllers::Config { ca: self.ca.clone() }
+    }
+
+    /// Ends the API: open requests first.
+    pub async fn stop(self) -> Result<()> {
+        self.server.stop();
+        Ok(self.served.await??)
+    }
+}
+
+fn names(settings: &Settings, node: &str) -> Names {
+    Names { dns: vec![node.to_owned()], ips: vec![settings.address()] }
+}
+
+fn version() -> apiserver::Version {
+    apiserver::Version {
+        major: "1".into(),
+        minor: "36".into(),
+        git_version: concat!("v1.36.0+rastos-", env!("CARGO_PKG_VERSION")).into(),
+        git_commit: String::new(),
+        build_date: String::new(),
+    }
+}

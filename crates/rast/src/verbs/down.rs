@@ -1,0 +1,118 @@
+//! `rast down`: ends the instance and everything it runs, and puts the host back as it was.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use network::{Network as _, Routed};
+use runtime::{Keeper, Runtime as _};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{io::unix::AsyncFd, time::timeout};
+use volumes::Volumes;
+
+use crate::{
+    boot,
+    cli::Context,
+    exit::{Exit, Failure},
+    host::Host,
+    lock::{self, Lock},
+    settings::Settings,
+};
+
+/// How long the instance may take to end by itself.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Stop everything that runs here and leave the host as it was
+#[derive(Args)]
+pub struct Down {
+    /// Delete the state too: store, keys, images, volumes
+    #[arg(long)]
+    purge: bool,
+}
+
+impl Down {
+    /// Runs the verb. Goes on after a failure, so that as much as possible is gone; repeating it is safe.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let host = &context.host;
+        if !rustix::process::geteuid().is_root() {
+            return Err(Failure::new(Exit::Denied, "rast down takes namespaces and mounts away: run it as root").into());
+        }
+        stop(host).await?;
+        if !host.run().exists() && !host.state().exists() {
+            return Ok(());
+        }
+        let lock = Lock::take(&host.run())?;
+        let mut failures = Vec::new();
+        let mut note = |doing: &str, result: Result<()>| {
+            if let Err(error) = result {
+                failures.push(format!("{doing}: {error:#}"));
+            }
+        };
+        note("end the containers", containers(host).await);
+        note("take the network down", network(host).await);
+        note("take the volumes away", volumes(host).await);
+        if failures.is_empty() {
+            for dir in [host.etc_generated(), host.logs(), host.audit()] {
+                note("clean up", remove(&dir));
+            }
+            if self.purge {
+                for dir in [host.state(), host.etc()] {
+                    note("purge", remove(&dir));
+                }
+            }
+            note("clean up", remove(&host.run()));
+        }
+        drop(lock);
+        match failures.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::Failed, failures.join("\n      ")).into()),
+        }
+    }
+}
+
+/// Ends the running instance.
+async fn stop(host: &Host) -> Result<()> {
+    let Some(pid) = lock::holder(&host.run())?.and_then(Pid::from_raw) else { return Ok(()) };
+    let process = pidfd_open(pid, PidfdFlags::NONBLOCK).context("find the running instance")?;
+    let process = AsyncFd::new(process)?;
+    for signal in [Signal::TERM, Signal::KILL] {
+        match pidfd_send_signal(process.get_ref(), signal) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            other => other.context("end the running instance")?,
+        }
+        if timeout(PATIENCE, process.readable()).await.is_ok() {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(Exit::TimedOut, format!("process {pid:?} does not end", pid = pid.as_raw_nonzero())).into())
+}
+
+async fn containers(host: &Host) -> Result<()> {
+    let keeper = Keeper::start(boot::keeper(host)).await?;
+    for sandbox in keeper.sandboxes().await? {
+        keeper.remove_sandbox(&sandbox.spec.id).await?;
+    }
+    for container in keeper.list().await? {
+        keeper.remove(&container.spec.id).await?;
+    }
+    Ok(keeper.stop().await?)
+}
+
+async fn network(host: &Host) -> Result<()> {
+    let Some(settings) = Settings::recorded(host)? else { return Ok(()) };
+    Ok(Routed::open(settings.network(host)).await?.teardown().await?)
+}
+
+async fn volumes(host: &Host) -> Result<()> {
+    let volumes = Volumes::open(&host.state().join("volumes"), &host.run().join("volumes"))?;
+    Ok(volumes.collect(&Default::default()).await?)
+}
+
+/// Removes a file or a directory with what is in it; absent is done.
+fn remove(path: &Path) -> Result<()> {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        _ => Ok(()),
+    }
+}

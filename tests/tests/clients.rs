@@ -1,0 +1,130 @@
+//! Clients that nobody here wrote, against a running instance.
+
+use std::io::{BufRead as _, BufReader};
+
+use tests::{Client, Instance, eventually, registry};
+
+const KUBECTLS: [&str; 2] = ["1.20", "1.36"];
+
+/// Runs the same story with every kubectl, each in a namespace of its own.
+fn with_each(story: impl Fn(&Client, &Instance)) {
+    let instance = Instance::up();
+    for version in KUBECTLS {
+        let namespace = format!("v{}", version.replace('.', "-"));
+        let kubectl = instance.kubectl(version);
+        kubectl.ok(&["create", "namespace", &namespace]);
+        println!("--- kubectl {version}");
+        story(&kubectl.arg("--namespace").arg(namespace), &instance);
+    }
+}
+
+fn web(replicas: u32, greeting: &str) -> String {
+    let image = format!("{}/busybox:1", registry());
+    format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: {image}
+        command: [sh, -c, "echo {greeting}; exec sleep 1000"]
+        env: [{{name: GREETING, value: {greeting}}}]
+"#
+    )
+}
+
+#[test]
+fn kubectl_applies_and_rolls_out() {
+    with_each(|kubectl, _| {
+        let apply = |text: String| kubectl.clone().input(text).ok(&["apply", "-f", "-"]);
+        assert!(apply(web(2, "one")).contains("created"));
+        kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+        assert!(apply(web(2, "one")).contains("unchanged"));
+        assert!(apply(web(2, "two")).contains("configured"));
+        kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+        assert!(kubectl.ok(&["rollout", "history", "deployment/web"]).contains('2'));
+        kubectl.ok(&["rollout", "undo", "deployment/web"]);
+        kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+        let greeting = "jsonpath={.spec.template.spec.containers[0].env[0].value}";
+        assert_eq!(kubectl.ok(&["get", "deployment", "web", "-o", greeting]), "one");
+        kubectl.ok(&["rollout", "restart", "deployment/web"]);
+        kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"]);
+        kubectl.ok(&["scale", "deployment/web", "--replicas=3"]);
+        kubectl.ok(&["wait", "--for=condition=Available", "deployment/web", "--timeout=90s"]);
+        eventually("three pods run", || {
+            let names = kubectl.ok(&["get", "pods", "--field-selector=status.phase=Running", "-o", "name"]);
+            if names.lines().count() == 3 { Ok(()) } else { Err(names) }
+        });
+        let table = kubectl.ok(&["get", "deployments"]);
+        assert!(table.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE"), "{table}");
+        kubectl.ok(&["delete", "deployment", "web", "--timeout=60s"]);
+        kubectl.ok(&["wait", "--for=delete", "pod", "-l", "app=web", "--timeout=90s"]);
+    });
+}
+
+#[test]
+fn kubectl_reads_logs_and_runs_commands() {
+    with_each(|kubectl, _| {
+        let image = format!("{}/busybox:1", registry());
+        let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done";
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talker"},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "main", "image": image, "command": ["sh", "-c", script],
+            }]},
+        });
+        kubectl.clone().input(pod.to_string()).ok(&["apply", "-f", "-"]);
+        kubectl.ok(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
+        assert!(kubectl.ok(&["logs", "talker", "--tail=1"]).starts_with("line "));
+        let mut follow = kubectl.command(&["logs", "-f", "talker"]);
+        let mut follow = follow.stdout(std::process::Stdio::piped()).spawn().expect("kubectl starts");
+        let lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+        let read: Vec<String> = lines.map_while(Result::ok).take(10).collect();
+        follow.kill().and_then(|()| follow.wait()).expect("kubectl ends");
+        assert_eq!(read[0], "line 1");
+        assert_eq!(read.len(), 10);
+
+        assert_eq!(kubectl.ok(&["exec", "talker", "--", "echo", "hello"]), "hello\n");
+        let failed = kubectl.run(&["exec", "talker", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+        assert_eq!((failed.code, failed.out.as_str()), (7, "out\n"));
+        assert!(failed.err.contains("err"), "{}", failed.err);
+        let piped = kubectl.clone().input("a b c").ok(&["exec", "-i", "talker", "--", "wc", "-w"]);
+        assert_eq!(piped.trim(), "3");
+        let described = kubectl.ok(&["describe", "pod", "talker"]);
+        assert!(described.contains("Started"), "{described}");
+        kubectl.ok(&["delete", "pod", "talker", "--timeout=60s"]);
+        assert!(kubectl.run(&["get", "pod", "talker"]).err.contains("NotFound"));
+    });
+}
+
+#[test]
+fn kubectl_validates_explains_and_asks_for_rights() {
+    with_each(|kubectl, _| {
+        let wrong = web(1, "x").replace("containers:", "containerz:");
+        let refused = kubectl.clone().input(wrong).run(&["apply", "-f", "-"]);
+        assert_ne!(refused.code, 0);
+        assert!(refused.err.contains("containerz"), "{}", refused.err);
+        assert!(kubectl.ok(&["explain", "pod.spec.containers.image"]).to_lowercase().contains("image"));
+        assert_eq!(kubectl.ok(&["auth", "can-i", "create", "pods"]).trim(), "yes");
+        assert!(kubectl.ok(&["api-resources"]).contains("deployments"));
+        assert!(kubectl.ok(&["version"]).contains("rastos"));
+        let nobody = kubectl.run(&["auth", "can-i", "create", "pods", "--as", "nobody"]);
+        assert!(nobody.out.contains("no"), "{}{}", nobody.out, nobody.err);
+    });
+}
+
+#[test]
+fn the_python_client_creates_watches_and_patches() {
+    let instance = Instance::up();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/story.py");
+    let out = instance.outside("python").env("IMAGE", format!("{}/busybox:1", registry())).ok(&[script]);
+    assert!(out.ends_with("done\n"), "{out}");
+}
