@@ -51,6 +51,10 @@ enum Verb {
     Wait(verbs::wait::Wait),
     Logs(verbs::logs::Logs),
     Exec(verbs::exec::Exec),
+    Images(verbs::images::Images),
+    Pull(verbs::pull::Pull),
+    Run(verbs::run::Run),
+    Why(verbs::why::Why),
     Completion(verbs::completion::Completion),
 }
 
@@ -73,6 +77,10 @@ impl Cli {
             Verb::Wait(verb) => wait(verb.run(&context)),
             Verb::Logs(verb) => wait(verb.run(&context)),
             Verb::Exec(verb) => wait(verb.run(&context)),
+            Verb::Images(verb) => wait(verb.run(&context)),
+            Verb::Pull(verb) => wait(verb.run(&context)),
+            Verb::Run(verb) => wait(verb.run(&context)),
+            Verb::Why(verb) => wait(verb.run(&context)),
             Verb::Completion(verb) => verb.run(),
         }
     }

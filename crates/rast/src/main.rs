@@ -10,6 +10,7 @@ mod target;
 mod terminal;
 mod until;
 mod verbs;
+mod why;
 
 use std::process::ExitCode;
 

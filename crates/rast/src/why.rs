@@ -6,6 +6,9 @@ pub mod container;
 pub mod pod;
 pub mod workload;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 /// What stops an object. Each is one that a test names, with the words it leads to.

@@ -56,7 +56,7 @@ impl Pull {
         };
         let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         let keyring = Keyring::parse(&bytes).with_context(|| format!("read {}", file.display()))?;
-        Ok(keyring.find(reference).into_iter().next().unwrap_or_default())
+        Ok(keyring.find(reference))
     }
 }
 
@@ -66,7 +66,8 @@ async fn show(mut progress: watch::Receiver<Progress>) {
         return;
     }
     let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {msg}";
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
+    let bar =
+        ProgressBar::new(0).with_style(ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar()));
     while progress.changed().await.is_ok() {
         let now = *progress.borrow_and_update();
         bar.set_length(now.total);

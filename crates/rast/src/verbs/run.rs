@@ -12,8 +12,9 @@ use crate::{
     cli::Context,
     cluster::{Cluster, Query},
     exit::{Exit, Failure},
-    output, terminal,
+    output,
     target::Address,
+    terminal,
     until::until,
     verbs::logs,
 };
@@ -60,11 +61,8 @@ impl Run {
             return Err(Failure::new(Exit::Usage, "--rm needs --attach").into());
         }
         let cluster = Cluster::connect(context).await?;
-        let at = Address {
-            kind: cluster.kind("pods")?,
-            namespace: cluster.namespace().to_owned(),
-            name: self.name.clone(),
-        };
+        let at =
+            Address { kind: cluster.kind("pods")?, namespace: cluster.namespace().to_owned(), name: self.name.clone() };
         cluster.create(&Cluster::path(&at.kind, Some(&at.namespace), None), &self.pod(attach)?).await?;
         if !attach {
             return output::line(format!("{at} created"));

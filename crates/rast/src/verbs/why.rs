@@ -105,8 +105,9 @@ async fn node_ready(cluster: &Cluster, name: &str) -> Result<bool> {
 async fn pods(cluster: &Cluster, at: &Address, object: Value) -> Result<workload::Evidence> {
     let mut about = typed(events(cluster, at).await?)?;
     let mut owners = vec![object["metadata"]["uid"].clone()];
-    let sets = cluster.get(&Cluster::path(&*cluster.kind("replicasets")?, Some(&at.namespace), None), Query::default());
-    for set in owned(&sets.await?, &owners) {
+    let path = Cluster::path(&*cluster.kind("replicasets")?, Some(&at.namespace), None);
+    let sets = cluster.get(&path, Query::default()).await?;
+    for set in owned(&sets, &owners) {
         // Only the newest version is what is wanted; older ones are on their way out.
         if set["spec"]["replicas"] != 0 {
             owners.push(set["metadata"]["uid"].clone());

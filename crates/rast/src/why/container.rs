@@ -42,7 +42,9 @@ fn waits(status: &ContainerStatus, waiting: &ContainerStateWaiting, evidence: &E
             None => Chain::new(Cause::Crash, format!("container {name} ends again and again")).quoting([message]),
         },
         "PodInitializing" => Chain::new(Cause::OnItsWay, format!("container {name} waits for the init containers")),
-        "PostStartHookError" => Chain::new(Cause::Hook, format!("container {name}: its postStart hook failed")).quoting([message]),
+        "PostStartHookError" => {
+            Chain::new(Cause::Hook, format!("container {name}: its postStart hook failed")).quoting([message])
+        }
         _ => evidence.preparing(name),
     }
 }
@@ -91,8 +93,11 @@ fn ends(status: &ContainerStatus, ended: &ContainerStateTerminated, evidence: &E
     let name = &status.name;
     if ended.reason.as_deref() == Some("OOMKilled") {
         let limit = evidence.memory_limit(name).map(|l| format!(" of {l}")).unwrap_or_default();
-        return Chain::new(Cause::Memory, format!("container {name} used all its memory{limit} and the kernel killed it"))
-            .advise("raise resources.limits.memory, or find what takes the memory");
+        return Chain::new(
+            Cause::Memory,
+            format!("container {name} used all its memory{limit} and the kernel killed it"),
+        )
+        .advise("raise resources.limits.memory, or find what takes the memory");
     }
     if let Some(probe) = evidence.killed_by_probe(name) {
         return probe;

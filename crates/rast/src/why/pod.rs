@@ -50,7 +50,8 @@ pub fn explain(evidence: &Evidence) -> Chain {
         .unwrap_or_else(|| fine(evidence));
     match chain.cause {
         Cause::Fine => chain,
-        _ => chain.because_of(format!("pod/{name} is {phase}{}", if phase == "Running" { ", but not ready" } else { "" })),
+        _ => chain
+            .because_of(format!("pod/{name} is {phase}{}", if phase == "Running" { ", but not ready" } else { "" })),
     }
 }
 
@@ -146,7 +147,8 @@ impl Evidence {
     /// A container that is being made ready: by what the newest event says.
     pub fn preparing(&self, name: &str) -> Chain {
         if let Some(message) = self.last("FailedMount") {
-            let chain = Chain::new(Cause::Volume, format!("container {name} waits for a volume")).quoting([message.clone()]);
+            let chain =
+                Chain::new(Cause::Volume, format!("container {name} waits for a volume")).quoting([message.clone()]);
             return match message.contains("not found") {
                 true => Chain { cause: Cause::MissingSource, ..chain }
                     .advise("create it in the pod's namespace; the container then starts by itself"),
