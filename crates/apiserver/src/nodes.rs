@@ -1,12 +1,93 @@
 //! The way to the node of a pod: logs, exec, attach, port-forward.
 
+use api::Subresource;
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
+use http::{Request, Uri, header};
+use serde_json::Value;
+
+use crate::{ApiError, Attributes, Result, call::Call};
 
 /// Passes requests on to nodes.
 #[async_trait]
 pub trait Nodes: Send + Sync + 'static {
     /// Sends `request`, in the URL form of the kubelet, to `node` and gives back its answer. The request keeps
     /// its upgrade extension, so that a node in this process can take over the connection.
-    async fn forward(&self, node: &str, request: http::Request<Body>) -> Response;
+    async fn forward(&self, node: &str, request: Request<Body>) -> Response;
+}
+
+/// The annotation that names the container to use when none is asked for.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Passes a request for a pod's streams on to its node.
+pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response> {
+    if part != Subresource::Log {
+        // A WebSocket begins with a GET, yet a right to read is no right to run.
+        let at = Attributes { verb: "create".into(), ..call.at.clone() };
+        let decision = call.server.config().authorizer.decide(&call.identity, &at);
+        if !decision.allowed {
+            return Err(ApiError::forbidden(&call.identity, &at, &decision.reason));
+        }
+    }
+    let pod = call.current(&call.at.name).await?.object();
+    let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()).ok_or_else(|| {
+        ApiError::bad_request(format!("pod {} does not have a host assigned", call.at.name))
+    })?;
+    let uri = uri(&call, part, &pod)?;
+    let mut request = Request::new(Body::from(std::mem::take(&mut call.body)));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = std::mem::take(&mut call.headers);
+    request.headers_mut().remove(header::AUTHORIZATION); // not the node's business
+    *request.extensions_mut() = std::mem::take(&mut call.extensions);
+    Ok(call.server.config().nodes.forward(node, request).await)
+}
+
+/// The kubelet's URL: `/exec/NAMESPACE/POD/CONTAINER?command=…&uid=…`.
+fn uri(call: &Call, part: Subresource, pod: &Value) -> Result<Uri> {
+    let (namespace, name) = (&call.at.namespace, &call.at.name);
+    let container = || container(call.query("container"), name, pod);
+    let (path, kept): (String, &[&str]) = match part {
+        Subresource::Log => (
+            format!("/containerLogs/{namespace}/{name}/{}", container()?),
+            &["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes"],
+        ),
+        Subresource::Exec => (format!("/exec/{namespace}/{name}/{}", container()?), &["command"]),
+        Subresource::Attach => (format!("/attach/{namespace}/{name}/{}", container()?), &[]),
+        _ => (format!("/portForward/{namespace}/{name}"), &["port", "ports"]),
+    };
+    let mut query: Vec<(&str, &str)> =
+        call.query.iter().map(|(k, v)| (k.as_str(), v.as_str())).filter(|(k, _)| kept.contains(k)).collect();
+    if matches!(part, Subresource::Exec | Subresource::Attach) {
+        let streams = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+        query.extend(streams.iter().filter(|(ours, _)| call.flag(ours)).map(|(_, node)| (*node, "1")));
+    }
+    query.push(("uid", pod["metadata"]["uid"].as_str().unwrap_or_default()));
+    let query: Vec<String> = query.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect();
+    format!("{path}?{}", query.join("&")).parse().map_err(|_| ApiError::bad_request("the request makes no URL"))
+}
+
+/// The container asked for, or the default one: annotated, or the first.
+fn container<'a>(asked: &'a str, name: &str, pod: &'a Value) -> Result<&'a str> {
+    let names = |list: &str| pod["spec"][list].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str());
+    let all: Vec<&str> = ["containers", "initContainers", "ephemeralContainers"].into_iter().flat_map(names).collect();
+    let annotated = pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
+    let wanted = match (asked, annotated) {
+        ("", Some(annotated)) if all.contains(&annotated) => annotated,
+        ("", _) => all.first().copied().unwrap_or_default(),
+        (asked, _) => asked,
+    };
+    if all.contains(&wanted) {
+        return Ok(wanted);
+    }
+    Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {name}; it has: {}", all.join(", "))))
+}
+
+/// Percent-encodes all but unreserved characters.
+fn encode(text: &str) -> String {
+    let byte = |b: u8| match b {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (b as char).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }

@@ -1,0 +1,146 @@
+//! The newest state of every object as the bytes that clients get, and the latest changes for watchers.
+//!
+//! Fed by one watch of the store. Objects are kept encoded, with their labels and selectable fields beside
+//! them; all readers share the bytes. Of each kind a bounded ring of changes is kept: a watcher that falls
+//! behind it must list again.
+
+pub(crate) mod item;
+mod shelf;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use api::{Kind, Registry};
+use futures::StreamExt;
+use store::{Entry, Event, Rev, Store};
+use tokio::sync::watch;
+
+pub(crate) use item::{Change, Item};
+pub(crate) use shelf::Shelf;
+
+use crate::{ApiError, Result, status::chain};
+
+/// Under which all objects lie in the store.
+pub(crate) const ROOT: &str = "/registry/";
+
+/// How long a reader waits for the cache to reach a revision.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Changes older than this are dropped from the rings.
+const RING_AGE: Duration = Duration::from_secs(300);
+
+pub(crate) struct Cache {
+    shelves: HashMap<String, Arc<Shelf>>,
+    /// Everything up to this revision is on the shelves; `None` until the first list is.
+    applied: watch::Sender<Option<Rev>>,
+    store: Arc<dyn Store>,
+}
+
+impl Cache {
+    pub(crate) fn new(store: Arc<dyn Store>, registry: &Registry) -> Arc<Self> {
+        let stored = registry.kinds().iter().filter(|k| k.stored);
+        let shelves = stored.map(|k| (k.key("", ""), Arc::new(Shelf::new(k.clone())))).collect();
+        Arc::new(Self { shelves, applied: watch::Sender::new(None), store })
+    }
+
+    /// The objects of a kind.
+    pub(crate) fn shelf(&self, kind: &Kind) -> Result<&Arc<Shelf>> {
+        self.shelves.get(&kind.key("", "")).ok_or_else(ApiError::no_route)
+    }
+
+    /// Whether the first list has been read.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.applied.borrow().is_some()
+    }
+
+    /// Everything up to here is on the shelves.
+    pub(crate) fn applied(&self) -> Rev {
+        self.applied.borrow().unwrap_or_default()
+    }
+
+    /// Waits until every commit acknowledged before this call is on the shelves.
+    pub(crate) async fn fresh(&self) -> Result<Rev> {
+        let rev = self.store.revision().await?;
+        self.reach(rev).await
+    }
+
+    /// Waits until `rev` is on the shelves; an error when that takes too long.
+    pub(crate) async fn reach(&self, rev: Rev) -> Result<Rev> {
+        let there = |at: &Option<Rev>| at.is_some_and(|at| at >= rev);
+        if there(&self.applied.borrow()) {
+            return Ok(self.applied());
+        }
+        let mut applied = self.applied.subscribe();
+        match tokio::time::timeout(PATIENCE, applied.wait_for(there)).await {
+            Ok(_) => Ok(self.applied()),
+            Err(_) => {
+                let mut error = ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
+                error.details = serde_json::json!({
+                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                    "retryAfterSeconds": 1,
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// Follows the store for ever; an error of the watch is answered by listing again.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.follow_once().await {
+                tracing::warn!("watch of the store ended, listing again: {}", chain(&error));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn follow_once(&self) -> store::Result<()> {
+        let rev = self.list_all().await?;
+        let mut events = self.store.watch(ROOT, rev).await?;
+        let mut age = tokio::time::interval(RING_AGE / 5);
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => self.apply(event?),
+                    None => return Ok(()),
+                },
+                _ = age.tick() => self.shelves.values().for_each(|s| s.forget_before(RING_AGE)),
+            }
+        }
+    }
+
+    /// Brings all shelves to one revision, page by page.
+    async fn list_all(&self) -> store::Result<Rev> {
+        let rev = self.store.revision().await?;
+        for (prefix, shelf) in &self.shelves {
+            let mut seen: Vec<Entry> = Vec::new();
+            loop {
+                let after = seen.last().map(|e| e.key.clone());
+                let page = self.store.list(prefix, after.as_deref(), 500, Some(rev)).await?;
+                let more = page.more;
+                seen.extend(page.entries);
+                if !more {
+                    break;
+                }
+            }
+            shelf.replace_all(seen, rev);
+        }
+        self.applied.send_replace(Some(rev));
+        Ok(rev)
+    }
+
+    fn apply(&self, event: Event) {
+        let (key, rev) = match &event {
+            Event::Put(entry) => (&entry.key, entry.modified),
+            Event::Delete { key, rev } => (key, *rev),
+        };
+        // `/registry/GROUP/PLURAL/`: what comes before the fourth slash.
+        let end = key.match_indices('/').nth(3).map_or(key.len(), |(at, _)| at + 1);
+        if let Some(shelf) = self.shelves.get(&key[..end]) {
+            match event {
+                Event::Put(entry) => shelf.put(entry),
+                Event::Delete { key, rev } => shelf.delete(&key, rev),
+            }
+        }
+        self.applied.send_replace(Some(rev));
+    }
+}

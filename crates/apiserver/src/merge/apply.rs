@@ -1,0 +1,103 @@
+//! Server-side apply: a manager states the fields it cares for; the server merges, removes what the manager no
+//! longer states, and refuses to take fields from others unless forced.
+
+use serde_json::Value;
+
+use super::{
+    fields::{Fields, Place},
+    managed::{Managed, Operation, Writer, without_system},
+};
+
+/// A field that someone else manages with another value: who, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// The manager, with how it wrote.
+    pub(crate) manager: String,
+    /// `.spec.replicas`.
+    pub(crate) field: String,
+}
+
+/// Applies `config` to `live` (null when the object does not exist yet). The result carries `managedFields`.
+pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bool) -> Result<Value, Vec<Conflict>> {
+    let mut at = Place::root(writer.kind);
+    let mut config = config.clone();
+    drop_nulls(&mut config);
+    let stated = without_system(Fields::of(&config, &mut at));
+    let mut managed = Managed::of(live);
+
+    let before = std::mem::take(&mut managed.entry(writer, Operation::Apply).fields);
+    let others = managed.0.iter().fold(Fields::default(), |mut all, entry| {
+        all.unite(&entry.fields);
+        all
+    });
+    let mut merged = live.clone();
+    let mut kept = stated.clone();
+    kept.unite(&others);
+    before.minus(&stated).minus(&others).prune(&mut merged, &kept, &mut at);
+    merge(&mut merged, &config, &mut at);
+
+    let changed = Fields::changed(&merged, Some(live), &mut at).and(&stated);
+    let mut conflicts = Vec::new();
+    for entry in &mut managed.0 {
+        let taken = entry.fields.and(&changed);
+        if force {
+            entry.fields = entry.fields.minus(&taken);
+        } else {
+            let how = if entry.operation == Operation::Update { " using Update" } else { "" };
+            let manager = format!("{:?}{how}", entry.manager);
+            conflicts.extend(taken.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
+        }
+    }
+    if !conflicts.is_empty() {
+        return Err(conflicts);
+    }
+    let entry = managed.entry(writer, Operation::Apply);
+    if before != stated || entry.time.is_empty() {
+        entry.time = writer.now.to_owned();
+    }
+    entry.api_version = writer.kind.api_version();
+    entry.fields = stated;
+    managed.0.retain(|e| !e.fields.is_empty());
+    managed.write(&mut merged);
+    Ok(merged)
+}
+
+/// Puts `config` into `live`, lists item by item where they have keys.
+fn merge(live: &mut Value, config: &Value, at: &mut Place<'_>) {
+    match (live, config) {
+        (Value::Object(live), Value::Object(config)) if !at.keys().atomic => {
+            for (name, value) in config {
+                let slot = live.entry(name.clone()).or_insert(Value::Null);
+                at.within(name, |at| merge(slot, value, at));
+            }
+        }
+        (Value::Array(live), Value::Array(config)) => {
+            let keys = at.keys();
+            if config.iter().any(|item| keys.step(item).is_none()) {
+                return live.clone_from(config);
+            }
+            for item in config {
+                let step = keys.step(item);
+                match live.iter_mut().find(|l| keys.step(l) == step) {
+                    Some(slot) => merge(slot, item, at),
+                    None => live.push(item.clone()),
+                }
+            }
+        }
+        (live, config) => live.clone_from(config),
+    }
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, v| !v.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! Strategic merge patch: a merge patch that knows the keys of lists.
+
+use api::Kind;
+use serde_json::{Map, Value, json};
+
+use super::fields::Place;
+use crate::{ApiError, Result};
+
+/// How a list (or map) of a kind is merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keys {
+    /// The fields that together tell items apart (server-side apply).
+    pub(crate) apply: &'static [&'static str],
+    /// The field that tells items apart in a strategic merge patch.
+    pub(crate) patch: Option<&'static str>,
+    /// A list of scalars merged as a set.
+    pub(crate) set: bool,
+    /// Replaced as a whole, map or list.
+    pub(crate) atomic: bool,
+}
+
+/// How the value at `path` (field names, no list items) of this kind is merged.
+pub(crate) fn keys(_kind: &Kind, path: &[String]) -> Keys {
+    let by = |apply, patch| Keys { apply, patch: Some(patch), ..Keys::default() };
+    match path.last().map(String::as_str) {
+        Some("containers" | "initContainers" | "ephemeralContainers" | "volumes" | "imagePullSecrets" | "env") => {
+            by(&["name"], "name")
+        }
+        Some("volumeMounts") => by(&["mountPath"], "mountPath"),
+        Some("ports") => by(&["containerPort", "protocol"], "containerPort"),
+        Some("conditions") => by(&["type"], "type"),
+        Some("ownerReferences") => by(&["uid"], "uid"),
+        Some("finalizers") => Keys { set: true, ..Keys::default() },
+        Some("selector" | "labelSelector") => Keys { atomic: true, ..Keys::default() },
+        _ => Keys::default(),
+    }
+}
+
+impl Keys {
+    /// The step that leads to an item, as `FieldsV1` writes it; `None` when items have no identity. A key that
+    /// the item leaves out is left out of the step (the API fills in `protocol`).
+    pub(crate) fn step(&self, item: &Value) -> Option<String> {
+        if self.set {
+            return (!item.is_object() && !item.is_array()).then(|| format!("v:{item}"));
+        }
+        let mut keys: Map<String, Value> = Map::new();
+        for key in self.apply {
+            match item.get(key) {
+                Some(value) => keys.insert((*key).into(), value.clone()),
+                None if *key == "protocol" => keys.insert("protocol".into(), json!("TCP")),
+                None => None,
+            };
+        }
+        keys.sort_keys();
+        (!keys.is_empty()).then(|| format!("k:{}", Value::Object(keys)))
+    }
+}
+
+/// Applies a strategic merge patch to a copy of `object`.
+pub(crate) fn patch(kind: &Kind, object: &Value, patch: &Value) -> Result<Value> {
+    let patch = patch.as_object().ok_or_else(|| ApiError::bad_request("a strategic merge patch must be an object"))?;
+    let mut result = object.clone();
+    merge_map(&mut result, patch, &mut Place::root(kind))?;
+    Ok(result)
+}
+
+const ORDER: &str = "$setElementOrder/";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+
+fn merge_map(live: &mut Value, patch: &Map<String, Value>, at: &mut Place<'_>) -> Result<()> {
+    if !live.is_object() {
+        *live = json!({});
+    }
+    let Some(map) = live.as_object_mut() else { return Ok(()) };
+    match directive(patch)? {
+        Some(Directive::Delete) => {
+            map.clear();
+            return Ok(());
+        }
+        Some(Directive::Replace) => map.clear(),
+        Some(Directive::Merge) | None => {}
+    }
+    for (name, items) in patch.iter().filter_map(|(k, v)| Some((k.strip_prefix(DELETE_FROM)?, v))) {
+        let gone = list(items, DELETE_FROM)?;
+        if let Some(live) = map.get_mut(name).and_then(Value::as_array_mut) {
+            live.retain(|v| !gone.contains(v));
+        }
+    }
+    for (name, value) in patch.iter().filter(|(k, _)| !k.starts_with('$')) {
+        match value {
+            Value::Null => {
+                map.shift_remove(name);
+            }
+            Value::Object(value) if matches!(directive(value)?, Some(Directive::Delete)) => {
+                map.shift_remove(name);
+            }
+            Value::Object(value) => {
+                let slot = map.entry(name.clone()).or_insert(Value::Null);
+                at.within(name, |at| merge_map(slot, value, at))?;
+            }
+            Value::Array(items) => {
+                let slot = map.entry(name.clone()).or_insert_with(|| json!([]));
+                at.within(name, |at| merge_list(slot, items, at))?;
+            }
+            scalar => {
+                map.insert(name.clone(), scalar.clone());
+            }
+        }
+    }
+    for (name, order) in patch.iter().filter_map(|(k, v)| Some((k.strip_prefix(ORDER)?, v))) {
+        let order = list(order, ORDER)?;
+        if let Some(live) = map.get_mut(name).and_then(Value::as_array_mut) {
+            at.within(name, |at| reorder(live, order, at.keys().patch));
+        }
+    }
+    if let Some(keep) = patch.get("$retainKeys") {
+        let keep = list(keep, "$retainKeys")?;
+        map.retain(|name, _| keep.iter().any(|k| k == name));
+    }
+    Ok(())
+}
+
+fn merge_list(live: &mut Value, patch: &[Value], at: &mut Place<'_>) -> Result<()> {
+    if !live.is_array() {
+        *live = json!([]);
+    }
+    let Some(items) = live.as_array_mut() else { return Ok(()) };
+    let keys = at.keys();
+    if keys.set {
+        let new: Vec<Value> = patch.iter().filter(|v| !items.contains(v)).cloned().collect();
+        items.extend(new);
+        return Ok(());
+    }
+    let Some(key) = keys.patch else {
+        items.clear();
+        return plain(patch, items, at);
+    };
+    let mut replace = false;
+    for item in patch {
+        let map = item.as_object().ok_or_else(|| ApiError::bad_request(format!("a list merged by {key:?} must hold objects")))?;
+        replace |= map.get(key).is_none() && matches!(directive(map)?, Some(Directive::Replace));
+    }
+    if replace {
+        items.clear();
+    }
+    for map in patch.iter().filter_map(Value::as_object) {
+        let how = directive(map)?;
+        let Some(id) = map.get(key) else {
+            if matches!(how, Some(Directive::Replace)) {
+                continue;
+            }
+            let message = format!("an item of the patch does not contain the declared merge key: {key}");
+            return Err(ApiError::bad_request(message));
+        };
+        if matches!(how, Some(Directive::Delete)) {
+            items.retain(|i| i.get(key) != Some(id));
+            continue;
+        }
+        let found = items.iter().position(|i| i.get(key) == Some(id)).unwrap_or_else(|| {
+            items.push(json!({}));
+            items.len() - 1
+        });
+        merge_map(&mut items[found], map, at)?;
+    }
+    Ok(())
+}
+
+/// Items of a list that is replaced, without directives.
+fn plain(patch: &[Value], items: &mut Vec<Value>, at: &mut Place<'_>) -> Result<()> {
+    for item in patch {
+        let mut new = item.clone();
+        if let Some(map) = item.as_object() {
+            if map.len() == 1 && directive(map)?.is_some() {
+                continue;
+            }
+            new = json!({});
+            merge_map(&mut new, map, at)?;
+        }
+        items.push(new);
+    }
+    Ok(())
+}
+
+/// Brings the items that `order` names into its order; the others stay where they are.
+fn reorder(items: &mut [Value], order: &[Value], key: Option<&str>) {
+    let rank = |item: &Value| {
+        let id = |v: &Value| key.map_or_else(|| v.clone(), |k| v.get(k).cloned().unwrap_or_default());
+        order.iter().position(|o| id(o) == id(item))
+    };
+    let mut ranked: Vec<(usize, usize)> = items.iter().enumerate().filter_map(|(i, v)| Some((rank(v)?, i))).collect();
+    let mut places: Vec<usize> = ranked.iter().map(|(_, i)| *i).collect();
+    ranked.sort();
+    places.sort();
+    let moved: Vec<Value> = ranked.iter().map(|(_, i)| items[*i].clone()).collect();
+    for (place, item) in places.into_iter().zip(moved) {
+        items[place] = item;
+    }
+}
+
+enum Directive {
+    Merge,
+    Replace,
+    Delete,
+}
+
+fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>> {
+    match patch.get("$patch") {
+        None => Ok(None),
+        Some(Value::String(s)) if s == "merge" => Ok(Some(Directive::Merge)),
+        Some(Value::String(s)) if s == "replace" => Ok(Some(Directive::Replace)),
+        Some(Value::String(s)) if s == "delete" => Ok(Some(Directive::Delete)),
+        Some(other) => Err(ApiError::bad_request(format!("unknown patch type {other} in $patch; use merge, replace or delete"))),
+    }
+}
+
+fn list<'a>(value: &'a Value, what: &str) -> Result<&'a [Value]> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| ApiError::bad_request(format!("{what} must be a list")))
+}
+
+#[cfg(test)]
+mod tests;
