@@ -73,7 +73,8 @@ impl Cache {
         match tokio::time::timeout(PATIENCE, applied.wait_for(there)).await {
             Ok(_) => Ok(self.applied()),
             Err(_) => {
-                let mut error = ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
+                let mut error =
+                    ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
                 error.details = serde_json::json!({
                     "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                     "retryAfterSeconds": 1,

@@ -13,7 +13,12 @@ use crate::{
     attributes::flag,
     cache::{Item, Shelf},
     selector::Selector,
-    wire::{JSON, accept::Form, body, table, table::Include},
+    wire::{
+        JSON,
+        accept::Form,
+        body::{self, Decoded},
+        table::{self, Include},
+    },
 };
 
 /// A request that passed the filters and names a kind that is served.
@@ -55,7 +60,9 @@ impl Call {
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>> {
         match self.query(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number"))),
+            text => {
+                text.parse().map(Some).map_err(|_| ApiError::bad_request(format!("{name}: {text:?} is not a number")))
+            }
         }
     }
 
@@ -95,7 +102,8 @@ impl Call {
     /// The selectors of the query.
     pub(crate) fn selector(&self) -> Result<Selector> {
         let own = (self.kind.strategy.fields)(&Value::Null);
-        let known: Vec<&str> = ["metadata.name", "metadata.namespace"].into_iter().chain(own.iter().map(|f| f.0)).collect();
+        let known: Vec<&str> =
+            ["metadata.name", "metadata.namespace"].into_iter().chain(own.iter().map(|f| f.0)).collect();
         Selector::parse(self.query("labelSelector"), self.query("fieldSelector"), &known)
     }
 
@@ -142,7 +150,32 @@ impl Call {
 
     /// The body as an object.
     pub(crate) fn object(&self) -> Result<Value> {
-        body::decode(&self.headers, &self.body)
+        body::decode(&self.headers, &self.body).and_then(|decoded| self.sound(decoded))
+    }
+
+    /// A body without fields that were given twice, as far as `fieldValidation` minds.
+    pub(crate) fn sound(&self, (value, duplicates): Decoded) -> Result<Value> {
+        self.stray(duplicates.iter().map(|path| format!("duplicate field {:?}", path.to_string())).collect())?;
+        Ok(value)
+    }
+
+    /// Refuses, tells or passes over fields that should not be there, as `fieldValidation` says.
+    pub(crate) fn stray(&self, fields: Vec<String>) -> Result<()> {
+        let kind = &self.kind;
+        match self.field_validation()? {
+            FieldValidation::Strict if !fields.is_empty() => Err(ApiError::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
+                kind.kind,
+                kind.version,
+                kind.kind,
+                fields.join(", ")
+            ))),
+            FieldValidation::Ignore => Ok(()),
+            _ => {
+                fields.into_iter().for_each(|text| self.warnings.push(text));
+                Ok(())
+            }
+        }
     }
 
     /// The time as Kubernetes writes it.

@@ -87,7 +87,8 @@ async fn group_version(State(server): State<Server>, Path((group, version)): Pat
 }
 
 async fn group(State(server): State<Server>, Path(group): Path<String>) -> Response {
-    let kinds: Vec<&Kind> = server.config().registry.kinds().iter().map(|k| &**k).filter(|k| k.group == group).collect();
+    let kinds: Vec<&Kind> =
+        server.config().registry.kinds().iter().map(|k| &**k).filter(|k| k.group == group).collect();
     if group.is_empty() || kinds.is_empty() {
         return ApiError::no_route().into_response();
     }

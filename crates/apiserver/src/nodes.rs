@@ -30,9 +30,10 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
         }
     }
     let pod = call.current(&call.at.name).await?.object();
-    let node = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()).ok_or_else(|| {
-        ApiError::bad_request(format!("pod {} does not have a host assigned", call.at.name))
-    })?;
+    let node = pod["spec"]["nodeName"]
+        .as_str()
+        .filter(|n| !n.is_empty())
+        .ok_or_else(|| ApiError::bad_request(format!("pod {} does not have a host assigned", call.at.name)))?;
     let uri = uri(&call, part, &pod)?;
     let mut request = Request::new(Body::from(std::mem::take(&mut call.body)));
     *request.method_mut() = call.method.clone();

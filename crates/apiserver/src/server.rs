@@ -2,11 +2,24 @@
 
 use std::sync::Arc;
 
-use api::Registry;
-use axum::Router;
+use api::{Kind, Registry, Scope};
+use axum::{
+    Extension, Router,
+    extract::{Request, State},
+    middleware,
+    response::{IntoResponse, Response},
+};
 use store::Store;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use crate::{Admission, Audit, Authenticator, Authorizer, Nodes, openapi};
+use crate::{
+    Admission, ApiError, Attributes, Audit, Authenticator, Authorizer, Identity, Nodes, Result, Warnings, attributes,
+    cache::Cache, call::Call, discovery, filters, openapi, tasks, verbs, wire::body,
+};
+
+/// Requests that are answered at a time, besides watches and streams.
+const IN_FLIGHT: usize = 400;
 
 /// Tells the time of day.
 pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
@@ -50,30 +63,130 @@ pub struct Config {
 #[derive(Clone)]
 pub struct Server(Arc<Inner>);
 
-pub(crate) struct Inner {
-    pub(crate) config: Config,
-    #[allow(dead_code)]
-    pub(crate) admission: Admission,
+struct Inner {
+    config: Config,
+    admission: Admission,
+    cache: Arc<Cache>,
+    in_flight: Semaphore,
+    stop: CancellationToken,
 }
 
 impl Server {
-    /// A server that begins to follow the store.
+    /// A server that begins to follow the store, within a tokio runtime. It ends with [`Server::stop`].
     pub fn new(config: Config) -> Self {
         let admission = Admission {
             store: config.store.clone(),
             registry: config.registry.clone(),
             authorizer: config.authorizer.clone(),
         };
-        Self(Arc::new(Inner { config, admission }))
+        let cache = Cache::new(config.store.clone(), &config.registry);
+        let (in_flight, stop) = (Semaphore::new(IN_FLIGHT), CancellationToken::new());
+        let server = Self(Arc::new(Inner { config, admission, cache, in_flight, stop }));
+        tasks::start(&server);
+        server
     }
 
     /// The whole API behind its filters.
     pub fn router(&self) -> Router {
-        Router::new().merge(openapi::routes()).with_state(self.clone())
+        Router::new()
+            .merge(discovery::routes())
+            .merge(openapi::routes())
+            .fallback(dispatch)
+            .layer(middleware::from_fn_with_state(self.clone(), filters::chain))
+            .with_state(self.clone())
+    }
+
+    /// The API without a socket, for a component of this process: every request is made by `identity`, and
+    /// authorised and audited like any other. `kube::Client::new` takes it.
+    pub fn local(&self, identity: Identity) -> crate::serve::LocalService {
+        crate::serve::LocalService::new(self.router(), identity)
+    }
+
+    /// Ends watches and tasks, and lets [`Server::serve`] return once its connections are done.
+    pub fn stop(&self) {
+        self.0.stop.cancel();
     }
 
     /// What the server was made of.
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Waits for [`Server::stop`].
+    pub(crate) async fn stopping(&self) {
+        self.0.stop.cancelled().await;
+    }
+
+    pub(crate) fn stop_token(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
+    }
+
+    pub(crate) fn in_flight(&self) -> &Semaphore {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        (self.0.config.clock)()
+    }
+}
+
+/// Everything that is no fixed path: resources.
+async fn dispatch(
+    State(server): State<Server>,
+    Extension(identity): Extension<Identity>,
+    Extension(warnings): Extension<Arc<Warnings>>,
+    Extension(at): Extension<Attributes>,
+    request: Request,
+) -> Response {
+    match answer(server, identity, warnings, at, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn answer(
+    server: Server,
+    identity: Identity,
+    warnings: Arc<Warnings>,
+    at: Attributes,
+    request: Request,
+) -> Result<Response> {
+    let kind = kind(&server, &at)?;
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        query: attributes::pairs(&parts.uri).collect(),
+        body: body::collect(body).await?,
+        now: server.now(),
+        headers: parts.headers,
+        method: parts.method,
+        extensions: parts.extensions,
+        server,
+        kind,
+        at,
+        identity,
+        warnings,
+    };
+    verbs::run(call).await
+}
+
+/// The kind that a path names, in a scope where it can be.
+fn kind(server: &Server, at: &Attributes) -> Result<Arc<Kind>> {
+    let kind = server.config().registry.resource(&at.group, &at.version, &at.resource);
+    let kind = kind.filter(|_| at.is_resource).ok_or_else(ApiError::no_route)?;
+    let own_name = kind.plural == "namespaces" && kind.group.is_empty();
+    match kind.scope {
+        Scope::Cluster if !at.namespace.is_empty() && !own_name => Err(ApiError::no_route()),
+        Scope::Namespaced if at.namespace.is_empty() && !matches!(at.verb.as_str(), "list" | "watch") => {
+            Err(ApiError::method_not_allowed(&at.verb, &format!("{} of all namespaces", at.resource)))
+        }
+        _ => Ok(kind.clone()),
     }
 }

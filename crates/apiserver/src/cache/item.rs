@@ -36,7 +36,8 @@ pub(crate) struct Change {
 impl Item {
     /// Reads a value of the store and puts in the revision.
     pub(crate) fn read(kind: &Kind, key: &str, value: &[u8], rev: Rev) -> Result<Self> {
-        let object: Value = serde_json::from_slice(value).map_err(|e| ApiError::internal(format!("decode {key}: {e}")))?;
+        let object: Value =
+            serde_json::from_slice(value).map_err(|e| ApiError::internal(format!("decode {key}: {e}")))?;
         Ok(Self::of(kind, key, object, rev))
     }
 

@@ -115,7 +115,8 @@ impl Shelf {
         let prefix = self.kind.key("", "");
         let first = self.read().items.is_empty();
         let live: HashSet<&str> = entries.iter().map(|e| e.key.strip_prefix(&prefix).unwrap_or(&e.key)).collect();
-        let gone: Vec<_> = self.read().items.iter().filter(|k| !live.contains(&*k.0.key)).map(|k| k.0.clone()).collect();
+        let gone: Vec<_> =
+            self.read().items.iter().filter(|k| !live.contains(&*k.0.key)).map(|k| k.0.clone()).collect();
         let mut changes: Vec<(Arc<Item>, bool)> =
             gone.into_iter().map(|item| (Arc::new(item.deleted(&self.kind, rev)), true)).collect();
         for entry in &entries {
@@ -149,11 +150,7 @@ impl Shelf {
     fn record(&self, changes: impl IntoIterator<Item = (Arc<Item>, bool)>) {
         let mut state = self.write();
         for (item, deleted) in changes {
-            let prev = if deleted {
-                state.items.take(&*item.key)
-            } else {
-                state.items.replace(Keyed(item.clone()))
-            };
+            let prev = if deleted { state.items.take(&*item.key) } else { state.items.replace(Keyed(item.clone())) };
             state.last = state.last.max(item.rev);
             state.bytes += item.line().len();
             let prev = prev.map(|k| k.0);

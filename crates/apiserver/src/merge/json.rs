@@ -20,8 +20,13 @@ pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
     }
     let mut result = object.clone();
     for operation in operations.chunk_by(|a, _| !matches!(a, json_patch::PatchOperation::Copy(_))) {
-        json_patch::patch_unsafe(&mut result, operation)
-            .map_err(|e| ApiError::new(http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("the server rejected our request due to an error in our request: {e}")))?;
+        json_patch::patch_unsafe(&mut result, operation).map_err(|e| {
+            ApiError::new(
+                http::StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {e}"),
+            )
+        })?;
         if !fits(&result, MAX_DEPTH, &mut { MAX_VALUES }) {
             return Err(ApiError::bad_request("the patched object would be too large or too deep"));
         }

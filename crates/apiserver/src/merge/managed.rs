@@ -13,7 +13,7 @@ pub(crate) enum Operation {
 }
 
 /// Who writes, how, when.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Writer<'a> {
     pub(crate) kind: &'a Kind,
     pub(crate) manager: &'a str,
@@ -101,9 +101,8 @@ impl Managed {
 
     /// The entry of a writer, made when absent.
     pub(crate) fn entry(&mut self, writer: &Writer<'_>, operation: Operation) -> &mut Entry {
-        let mine = |e: &Entry| {
-            e.manager == writer.manager && e.operation == operation && e.subresource == writer.subresource
-        };
+        let mine =
+            |e: &Entry| e.manager == writer.manager && e.operation == operation && e.subresource == writer.subresource;
         let at = self.0.iter().position(mine).unwrap_or_else(|| {
             self.0.push(Entry {
                 manager: writer.manager.to_owned(),

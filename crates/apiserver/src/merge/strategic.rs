@@ -137,7 +137,9 @@ fn merge_list(live: &mut Value, patch: &[Value], at: &mut Place<'_>) -> Result<(
     };
     let mut replace = false;
     for item in patch {
-        let map = item.as_object().ok_or_else(|| ApiError::bad_request(format!("a list merged by {key:?} must hold objects")))?;
+        let map = item
+            .as_object()
+            .ok_or_else(|| ApiError::bad_request(format!("a list merged by {key:?} must hold objects")))?;
         replace |= map.get(key).is_none() && matches!(directive(map)?, Some(Directive::Replace));
     }
     if replace {
@@ -209,7 +211,9 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>> {
         Some(Value::String(s)) if s == "merge" => Ok(Some(Directive::Merge)),
         Some(Value::String(s)) if s == "replace" => Ok(Some(Directive::Replace)),
         Some(Value::String(s)) if s == "delete" => Ok(Some(Directive::Delete)),
-        Some(other) => Err(ApiError::bad_request(format!("unknown patch type {other} in $patch; use merge, replace or delete"))),
+        Some(other) => {
+            Err(ApiError::bad_request(format!("unknown patch type {other} in $patch; use merge, replace or delete")))
+        }
     }
 }
 

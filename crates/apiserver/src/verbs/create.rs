@@ -109,8 +109,17 @@ fn name(call: &Call, object: &mut Value) -> Result<bool> {
     if text.is_empty() {
         let at = api::Path::root().field("metadata").field("name");
         faults.push(at, api::Cause::Required, "name or generateName is required");
-    } else if text == "." || text == ".." || text.len() > 253 || text.contains(['/', '%']) || text.chars().any(char::is_control) {
-        faults.push(at, api::Cause::Invalid, "must be at most 253 characters, not '.' or '..', and contain neither '/' nor '%'");
+    } else if text == "."
+        || text == ".."
+        || text.len() > 253
+        || text.contains(['/', '%'])
+        || text.chars().any(char::is_control)
+    {
+        faults.push(
+            at,
+            api::Cause::Invalid,
+            "must be at most 253 characters, not '.' or '..', and contain neither '/' nor '%'",
+        );
     }
     if faults.is_empty() { Ok(name.is_empty()) } else { Err(ApiError::invalid(&call.kind, text, &faults)) }
 }

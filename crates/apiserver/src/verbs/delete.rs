@@ -207,7 +207,8 @@ impl Options {
             ("Orphan", _) | ("", Some(true)) => Some(Propagation::Orphan),
             ("", None) => None,
             (other, _) => {
-                let message = format!("propagationPolicy: {other:?} is not supported; use Background, Foreground or Orphan");
+                let message =
+                    format!("propagationPolicy: {other:?} is not supported; use Background, Foreground or Orphan");
                 return Err(ApiError::bad_request(message));
             }
         };
@@ -219,7 +220,11 @@ impl Options {
 impl Call {
     /// The body as `DeleteOptions`; null when it is empty.
     fn options(&self) -> Result<Value> {
-        if self.body.is_empty() { Ok(Value::Null) } else { body::decode(&self.headers, &self.body) }
+        if self.body.is_empty() {
+            Ok(Value::Null)
+        } else {
+            body::decode(&self.headers, &self.body).map(|(value, _)| value)
+        }
     }
 }
 
@@ -276,7 +281,9 @@ mod tests {
     #[test]
     fn a_namespace_waits_for_its_finalizer() {
         let object = json!({"kind": "Namespace", "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}});
-        let Plan::Mark(marked) = plan(&crate::testing::configmap(), &object, &Options::default(), at()) else { panic!() };
+        let Plan::Mark(marked) = plan(&crate::testing::configmap(), &object, &Options::default(), at()) else {
+            panic!()
+        };
         assert_eq!(marked["status"]["phase"], "Terminating");
         assert_eq!(plan(&crate::testing::configmap(), &marked, &Options::default(), at()), Plan::Leave);
     }

@@ -70,8 +70,12 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
     }
     let applied = match (revision(rv)?, how) {
         (None, "") => cache.fresh().await?,
-        (None, _) => return Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")),
-        (Some(Rev(0)), "Exact") => return Err(ApiError::bad_request("resourceVersionMatch Exact is forbidden for resourceVersion 0")),
+        (None, _) => {
+            return Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        (Some(Rev(0)), "Exact") => {
+            return Err(ApiError::bad_request("resourceVersionMatch Exact is forbidden for resourceVersion 0"));
+        }
         (Some(rev), "" | "NotOlderThan") => cache.reach(rev).await?,
         (Some(rev), "Exact") => {
             cache.reach(rev).await?;

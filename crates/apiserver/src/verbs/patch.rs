@@ -49,14 +49,16 @@ impl Patch {
     /// Reads the body by its media type.
     pub(super) fn decode(call: &Call) -> Result<Self> {
         match body::media(&call.headers) {
-            "application/json-patch+json" => body::json(&call.body).map(Self::Json),
-            "application/merge-patch+json" => body::json(&call.body).map(Self::Merge),
-            "application/strategic-merge-patch+json" => body::json(&call.body).map(Self::Strategic),
+            "application/json-patch+json" => body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Json),
+            "application/merge-patch+json" => body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Merge),
+            "application/strategic-merge-patch+json" => {
+                body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Strategic)
+            }
             "application/apply-patch+yaml" => {
                 if call.query("fieldManager").is_empty() {
                     return Err(ApiError::bad_request("fieldManager is required for an apply patch"));
                 }
-                body::yaml(&call.body).and_then(body::shape).map(Self::Apply)
+                body::yaml(&call.body).and_then(|d| call.sound(d)).and_then(body::shape).map(Self::Apply)
             }
             other => {
                 let want = "application/json-patch+json, application/merge-patch+json, \
@@ -86,7 +88,11 @@ fn applied(call: &Call, live: &Value, config: &Value) -> Result<Value> {
     config["metadata"]["name"] = config["metadata"].get("name").cloned().unwrap_or_else(|| json!(call.at.name));
     let version = &config["metadata"]["resourceVersion"];
     if version.as_str().is_some_and(|v| !v.is_empty()) && live.is_null() {
-        return Err(ApiError::conflict(&call.kind, &call.at.name, "the object to be applied at a revision does not exist"));
+        return Err(ApiError::conflict(
+            &call.kind,
+            &call.at.name,
+            "the object to be applied at a revision does not exist",
+        ));
     }
     // Decoding gives names and types their form (quantities stay as written), and finds unknown fields.
     let decoded = write::decode(call, config.clone())?;

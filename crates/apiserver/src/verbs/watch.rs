@@ -52,7 +52,9 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     let (form, rv) = (Form::of(&call.headers)?, revision(call.query("resourceVersion"))?);
     let initial = match call.query("sendInitialEvents") {
         "" if !call.query("resourceVersionMatch").is_empty() => {
-            return Err(ApiError::bad_request("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+            return Err(ApiError::bad_request(
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ));
         }
         "" => rv.is_none_or(|rev| rev == Rev(0)),
         _ if call.query("resourceVersionMatch") != "NotOlderThan" => {

@@ -7,7 +7,7 @@ use crate::{
     ApiError, Result,
     admission::{self, admit},
     cache::{Item, item::set_revision},
-    call::{Call, FieldValidation},
+    call::Call,
     merge::managed::{Managed, Writer},
     wire::body,
 };
@@ -56,51 +56,9 @@ pub(super) fn decode(call: &Call, object: Value) -> Result<Value> {
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let decoded = (kind.strategy.decode)(&object).map_err(|faults| ApiError::undecodable(kind, &name, &faults))?;
-    let validation = call.field_validation()?;
-    if validation != FieldValidation::Ignore {
-        let unknown: Vec<String> = unknown(&object, &decoded);
-        match validation {
-            FieldValidation::Strict if !unknown.is_empty() => {
-                let message = format!(
-                    "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                    kind.kind,
-                    kind.version,
-                    kind.kind,
-                    unknown.join(", ")
-                );
-                return Err(ApiError::bad_request(message));
-            }
-            _ => unknown.into_iter().for_each(|text| call.warnings.push(text)),
-        }
-    }
+    let unknown = kind.unknown_fields(&object, &decoded);
+    call.stray(unknown.iter().map(|path| format!("unknown field {:?}", path.to_string())).collect())?;
     body::shape(decoded)
-}
-
-/// `unknown field "spec.foo"` for each that decoding dropped.
-fn unknown(object: &Value, decoded: &Value) -> Vec<String> {
-    let mut all = Vec::new();
-    compare(object, decoded, &api::Path::root(), &mut all);
-    all
-}
-
-fn compare(given: &Value, kept: &Value, at: &api::Path, all: &mut Vec<String>) {
-    match (given, kept) {
-        (Value::Object(given), Value::Object(kept)) => {
-            for (name, value) in given {
-                match kept.get(name) {
-                    Some(kept) => compare(value, kept, &at.field(name), all),
-                    None if is_empty(value) => {}
-                    None => all.push(format!("unknown field {:?}", at.field(name).to_string())),
-                }
-            }
-        }
-        (Value::Array(given), Value::Array(kept)) => {
-            for (i, (given, kept)) in given.iter().zip(kept).enumerate() {
-                compare(given, kept, &at.index(i), all);
-            }
-        }
-        _ => {}
-    }
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -119,7 +77,9 @@ pub(super) fn place(call: &Call, object: &mut Value) -> Result<()> {
         got if got == want => {}
         "" => metadata["namespace"] = json!(want),
         got => {
-            let message = format!("the namespace of the provided object ({got}) does not match the namespace of the request ({want})");
+            let message = format!(
+                "the namespace of the provided object ({got}) does not match the namespace of the request ({want})"
+            );
             return Err(ApiError::bad_request(message));
         }
     }
@@ -288,7 +248,10 @@ pub(super) fn preconditions(call: &Call, name: &str, old: &Value, given: &Value)
         !given.is_empty() && Some(given) != old["metadata"][field].as_str()
     };
     if differs("uid") {
-        let why = format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", given["uid"], old["metadata"]["uid"]);
+        let why = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            given["uid"], old["metadata"]["uid"]
+        );
         return Err(ApiError::conflict(&call.kind, name, &why));
     }
     if differs("resourceVersion") {
@@ -301,8 +264,16 @@ pub(super) fn preconditions(call: &Call, name: &str, old: &Value, given: &Value)
 /// What no client changes.
 fn keep_identity(new: &mut Value, old: &Value) {
     for field in [
-        "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName",
-        "selfLink", "resourceVersion", "name", "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "selfLink",
+        "resourceVersion",
+        "name",
+        "namespace",
     ] {
         let Some(metadata) = new["metadata"].as_object_mut() else { return };
         match old["metadata"].get(field) {
@@ -315,7 +286,9 @@ fn keep_identity(new: &mut Value, old: &Value) {
 /// The old object with one field of the new one's spec.
 fn only(new: &Value, old: &Value, field: &str) -> Value {
     let mut result = old.clone();
-    if let Some(spec) = result.as_object_mut().map(|o| o.entry("spec").or_insert_with(|| json!({}))).and_then(Value::as_object_mut) {
+    if let Some(spec) =
+        result.as_object_mut().map(|o| o.entry("spec").or_insert_with(|| json!({}))).and_then(Value::as_object_mut)
+    {
         match new["spec"].get(field) {
             Some(value) => spec.insert(field.into(), value.clone()),
             None => spec.shift_remove(field),
@@ -351,7 +324,8 @@ pub(super) fn is_released(object: &Value) -> bool {
 fn same(new: &Value, old: &Value) -> bool {
     let content = |object: &Value| {
         let mut object = object.clone();
-        let managed: Vec<_> = Managed::of(&object).0.into_iter().map(|e| (e.manager, e.subresource, e.fields)).collect();
+        let managed: Vec<_> =
+            Managed::of(&object).0.into_iter().map(|e| (e.manager, e.subresource, e.fields)).collect();
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.shift_remove("managedFields");
             metadata.shift_remove("resourceVersion");

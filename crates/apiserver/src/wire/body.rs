@@ -1,5 +1,6 @@
 //! Request bodies.
 
+use api::{Path, read};
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -11,6 +12,9 @@ use crate::{ApiError, Result};
 
 /// The largest body that is read.
 pub(crate) const LIMIT: usize = 3 << 20;
+
+/// A body, decoded, with the fields that were given twice.
+pub(crate) type Decoded = (Value, Vec<Path>);
 
 /// Reads a body to its end, or refuses one that is too large.
 pub(crate) async fn collect(body: Body) -> Result<Bytes> {
@@ -28,28 +32,39 @@ pub(crate) fn media(headers: &HeaderMap) -> &str {
 }
 
 /// Decodes an object: JSON, YAML or protobuf.
-pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
-    let value = match media(headers) {
+pub(crate) fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Decoded> {
+    let (value, duplicates) = match media(headers) {
         "application/json" | "" => json(body)?,
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml(body)?,
-        "application/vnd.kubernetes.protobuf" => protobuf::decode(body)?,
+        "application/vnd.kubernetes.protobuf" => (protobuf::decode(body)?, Vec::new()),
         other => {
             let want = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
             return Err(ApiError::unsupported_media(other, want));
         }
     };
-    shape(value)
+    Ok((shape(value)?, duplicates))
 }
 
-/// Parses JSON.
-pub(crate) fn json(body: &[u8]) -> Result<Value> {
-    serde_json::from_slice(body).map_err(|e| ApiError::bad_request(format!("the body cannot be decoded as JSON: {e}")))
+/// Reads JSON.
+pub(crate) fn json(body: &[u8]) -> Result<Decoded> {
+    let refused = |e| ApiError::bad_request(format!("the body cannot be decoded as JSON: {e}"));
+    read::json(body).map_err(refused).map(decoded)
 }
 
-/// Parses YAML, of which JSON is a part.
-pub(crate) fn yaml(body: &[u8]) -> Result<Value> {
-    serde_saphyr::from_slice(body)
-        .map_err(|e| ApiError::bad_request(format!("the body cannot be decoded as YAML: {e}")))
+/// Reads YAML, of which JSON is a part: one document.
+pub(crate) fn yaml(body: &[u8]) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
+    let refused = |e| ApiError::bad_request(format!("the body cannot be decoded as YAML: {e}"));
+    let mut documents = read::yaml(text).map_err(refused)?;
+    match documents.pop() {
+        Some(document) if documents.is_empty() => Ok(decoded(document)),
+        Some(_) => Err(ApiError::bad_request("the body must be one YAML document")),
+        None => Err(ApiError::bad_request("the body is empty")),
+    }
+}
+
+fn decoded(document: read::Document) -> Decoded {
+    (document.value, document.duplicates.into_iter().map(|(path, _)| path).collect())
 }
 
 /// Makes sure that the parts which the server itself looks at have their form: an object with `metadata`.

@@ -1,0 +1,226 @@
+//! What this crate's tests stand on: a server over a real store, and a client without a socket.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use api::{Kind, Registry};
+use async_trait::async_trait;
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyDataStream, BodyExt};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::{
+    Attributes, Audit, Authenticator, Authorizer, Config, Decision, Identity, LocalService, Nodes, Server, Version,
+};
+
+/// The kind that unit tests of pure code use.
+pub(crate) fn configmap() -> Kind {
+    kind("configmaps")
+}
+
+/// A kind that is built in, by its plural.
+pub(crate) fn kind(plural: &str) -> Kind {
+    let registry = api::builtin();
+    Kind::clone(registry.kinds().iter().find(|k| k.plural == plural).expect("built in"))
+}
+
+/// Everyone may do everything.
+struct Anything;
+
+impl Authorizer for Anything {
+    fn decide(&self, identity: &Identity, at: &Attributes) -> Decision {
+        let allowed = identity.user != "mallory" && at.verb != "impersonate" || identity.user == "system:admin";
+        Decision { allowed, reason: "test".into() }
+    }
+}
+
+/// Echoes what would go to a node.
+struct Echo;
+
+#[async_trait]
+impl Nodes for Echo {
+    async fn forward(&self, node: &str, request: Request<Body>) -> Response {
+        let secret = request.headers().contains_key(header::AUTHORIZATION);
+        Response::new(Body::from(format!("{node} {} {} {secret}", request.method(), request.uri())))
+    }
+}
+
+/// A server over a store of its own, its clock and a client.
+pub(crate) struct Fixture {
+    pub(crate) server: Server,
+    pub(crate) client: LocalService,
+    clock: Arc<AtomicI64>,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// Serves the kinds that are built in; has the namespace `default`.
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store::Embedded::open(dir.path().join("store")).expect("a store");
+        Self::over(Arc::new(store), dir).await
+    }
+
+    async fn over(store: Arc<dyn store::Store>, dir: tempfile::TempDir) -> Self {
+        let clock = Arc::new(AtomicI64::new(1_767_323_045));
+        let time = clock.clone();
+        let server = Server::new(Config {
+            store,
+            registry: Arc::new(Registry::clone(&api::builtin())),
+            authenticator: Arc::new(Authenticator::default()),
+            authorizer: Arc::new(Anything),
+            audit: Arc::new(Audit::default()),
+            nodes: Arc::new(Echo),
+            version: Version {
+                major: "1".into(),
+                minor: "36".into(),
+                git_version: "v1.36.0".into(),
+                git_commit: String::new(),
+                build_date: String::new(),
+            },
+            clock: Arc::new(move || {
+                jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+            }),
+        });
+        let client = server.local(Identity::system("admin", &["system:masters"]));
+        let fixture = Self { server, client, clock, _dir: dir };
+        fixture.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.expect(201);
+        fixture
+    }
+
+    /// Lets time pass.
+    pub(crate) fn advance(&self, seconds: i64) {
+        self.clock.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// Sends a request.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        self.client.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    /// Sends a request with a body of this media type.
+    pub(crate) async fn call(&self, method: &str, uri: &str, media: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, media);
+        let response = self.send(request.header("user-agent", "test/1").body(body.into()).expect("a request")).await;
+        Answer::read(response).await
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
+        self.call("GET", uri, "application/json", Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, uri: &str, body: Value) -> Answer {
+        self.call("POST", uri, "application/json", body.to_string()).await
+    }
+
+    pub(crate) async fn put(&self, uri: &str, body: Value) -> Answer {
+        self.call("PUT", uri, "application/json", body.to_string()).await
+    }
+
+    pub(crate) async fn delete(&self, uri: &str, options: Value) -> Answer {
+        let body = if options.is_null() { String::new() } else { options.to_string() };
+        self.call("DELETE", uri, "application/json", body).await
+    }
+
+    /// `what`: `merge`, `strategic-merge`, `json`.
+    pub(crate) async fn patch(&self, what: &str, uri: &str, body: Value) -> Answer {
+        self.call("PATCH", uri, &format!("application/{what}-patch+json"), body.to_string()).await
+    }
+
+    /// Server-side apply.
+    pub(crate) async fn apply(&self, uri: &str, manager: &str, force: bool, body: Value) -> Answer {
+        let uri = format!("{uri}?fieldManager={manager}&force={force}");
+        self.call("PATCH", &uri, "application/apply-patch+yaml", body.to_string()).await
+    }
+
+    /// Opens a watch.
+    pub(crate) async fn watch(&self, uri: &str) -> Watch {
+        self.watch_as(uri, "application/json").await
+    }
+
+    /// Opens a watch in another form.
+    pub(crate) async fn watch_as(&self, uri: &str, accept: &str) -> Watch {
+        let request = Request::builder().uri(uri).header(header::ACCEPT, accept).body(Body::empty());
+        let response = self.send(request.expect("a request")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{uri}");
+        Watch { body: response.into_body().into_data_stream(), rest: Vec::new() }
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.server.stop();
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) bytes: Bytes,
+}
+
+impl Answer {
+    async fn read(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        Self { code: parts.status, headers: parts.headers, bytes }
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.bytes).expect("UTF-8")
+    }
+
+    /// The body, given this status.
+    #[track_caller]
+    pub(crate) fn expect(&self, code: u16) -> Value {
+        assert_eq!(self.code.as_u16(), code, "{}", self.text());
+        self.json()
+    }
+}
+
+/// An open watch.
+pub(crate) struct Watch {
+    body: BodyDataStream<Body>,
+    rest: Vec<u8>,
+}
+
+impl Watch {
+    /// The next event: type and object. `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let mut event: Value = serde_json::from_slice(&line).expect("an event");
+                return Some((event["type"].as_str().expect("a type").to_owned(), event["object"].take()));
+            }
+            let wait = tokio::time::timeout(std::time::Duration::from_secs(10), self.body.next());
+            self.rest.extend_from_slice(&wait.await.expect("an event in time")?.expect("a body"));
+        }
+    }
+
+    /// The next event as `TYPE NAME`.
+    pub(crate) async fn line(&mut self) -> String {
+        let (what, object) = self.next().await.expect("an event");
+        format!("{what} {}", object["metadata"]["name"].as_str().unwrap_or_default())
+    }
+}
+
+/// A pod that is valid.
+pub(crate) fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "main", "image": "busybox"}]}})
+}
