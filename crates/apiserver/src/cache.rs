@@ -52,6 +52,12 @@ impl Cache {
         self.applied.borrow().is_some()
     }
 
+    /// Waits until the first list has been read.
+    pub(crate) async fn ready(&self) {
+        // The sender is a part of this cache: it outlives the wait.
+        let _ = self.applied.subscribe().wait_for(Option::is_some).await;
+    }
+
     /// Everything up to here is on the shelves.
     pub(crate) fn applied(&self) -> Rev {
         self.applied.borrow().unwrap_or_default()

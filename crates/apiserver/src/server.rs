@@ -102,6 +102,11 @@ impl Server {
         crate::serve::LocalService::new(self.router(), identity)
     }
 
+    /// Waits until the store has been read once: what `/readyz` tells. Requests before that wait a little.
+    pub async fn ready(&self) {
+        self.0.cache.ready().await;
+    }
+
     /// Ends watches and tasks, and lets [`Server::serve`] return once its connections are done.
     pub fn stop(&self) {
         self.0.stop.cancel();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use serde_json::Value;
-use store::{Expect, Txn, Write};
+use store::{Expect, Retention, Txn, Write};
 
 use crate::{Server, cache::Cache};
 
@@ -73,14 +73,4 @@ fn last_seen(event: &Value) -> jiff::Timestamp {
     ];
     let times = times.into_iter().filter_map(|t| t.as_str()?.parse::<jiff::Timestamp>().ok());
     times.max().unwrap_or(jiff::Timestamp::MAX)
-}
-
-struct Retention;
-impl Retention {
-    fn new(_: Duration, _: u64) -> Self {
-        Self
-    }
-    fn due(&mut self, _: Duration, _: store::Rev) -> Option<store::Rev> {
-        None
-    }
 }

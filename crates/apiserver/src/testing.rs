@@ -5,13 +5,13 @@ use std::sync::{
     atomic::{AtomicI64, Ordering},
 };
 
-use api::{Kind, Registry};
+use api::Kind;
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyDataStream, BodyExt};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -72,7 +72,7 @@ impl Fixture {
         let time = clock.clone();
         let server = Server::new(Config {
             store,
-            registry: Arc::new(Registry::clone(&api::builtin())),
+            registry: Arc::new(api::builtin()),
             authenticator: Arc::new(Authenticator::default()),
             authorizer: Arc::new(Anything),
             audit: Arc::new(Audit::default()),
@@ -88,6 +88,7 @@ impl Fixture {
                 jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
             }),
         });
+        server.ready().await;
         let client = server.local(Identity::system("admin", &["system:masters"]));
         let fixture = Self { server, client, clock, _dir: dir };
         fixture.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.expect(201);
@@ -194,7 +195,7 @@ impl Answer {
 
 /// An open watch.
 pub(crate) struct Watch {
-    body: BodyDataStream<Body>,
+    body: axum::body::BodyDataStream,
     rest: Vec<u8>,
 }
 

@@ -97,3 +97,6 @@ fn not_allowed(call: &Call, verb: &str) -> ApiError {
     let slash = if call.at.subresource.is_empty() { "" } else { "/" };
     ApiError::method_not_allowed(verb, &format!("{}{slash}{}", call.at.resource, call.at.subresource))
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,11 +89,6 @@ impl Shelf {
         self.changed.subscribe()
     }
 
-    /// The newest change.
-    pub(crate) fn last(&self) -> Rev {
-        self.read().last
-    }
-
     /// An object was written.
     pub(crate) fn put(&self, entry: Entry) {
         match Item::read(&self.kind, &entry.key, &entry.value, entry.modified) {

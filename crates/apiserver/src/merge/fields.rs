@@ -124,11 +124,6 @@ impl Fields {
         both
     }
 
-    /// What lies below a step.
-    pub(crate) fn step(&self, step: &str) -> Option<&Self> {
-        self.below.get(step)
-    }
-
     /// Forgets a field and all below it.
     pub(crate) fn forget(&mut self, path: &[&str]) {
         if let [first, rest @ ..] = path {

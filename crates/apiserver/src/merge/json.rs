@@ -4,18 +4,20 @@ use serde_json::Value;
 
 use crate::{ApiError, Result};
 
-/// Operations in one JSON patch.
+/// Operations in one JSON patch, and how many of them may copy.
 const MAX_OPERATIONS: usize = 10_000;
+const MAX_COPIES: usize = 100;
 /// Values in a patched object, and how deep they may lie: `copy` could grow both without end.
-const MAX_VALUES: usize = 1_000_000;
+const MAX_VALUES: usize = 200_000;
 const MAX_DEPTH: usize = 100;
 
 /// Applies a JSON patch to a copy of `object`.
 pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
     let operations: Vec<json_patch::PatchOperation> = serde::Deserialize::deserialize(patch)
         .map_err(|e| ApiError::bad_request(format!("the JSON patch cannot be decoded: {e}")))?;
-    if operations.len() > MAX_OPERATIONS {
-        let message = format!("the JSON patch has {} operations, more than {MAX_OPERATIONS}", operations.len());
+    let copies = operations.iter().filter(|o| matches!(o, json_patch::PatchOperation::Copy(_))).count();
+    if operations.len() > MAX_OPERATIONS || copies > MAX_COPIES {
+        let message = format!("the JSON patch has more than {MAX_OPERATIONS} operations or {MAX_COPIES} copies");
         return Err(ApiError::bad_request(message));
     }
     let mut result = object.clone();
@@ -78,7 +80,9 @@ mod tests {
     fn copies_that_grow_without_end_are_refused() {
         let wide: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
         assert!(patch(&json!({"a": 1}), &Value::Array(wide)).is_err());
-        let deep: Vec<Value> = (0..20).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"})).collect();
+        let deep: Vec<Value> = (0..99).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"})).collect();
         assert!(patch(&json!({"a": {"a": {}}}), &Value::Array(deep)).is_err());
+        let many: Vec<Value> = (0..101).map(|_| json!({"op": "copy", "from": "/a", "path": "/b"})).collect();
+        assert!(patch(&json!({"a": 1}), &Value::Array(many)).is_err());
     }
 }

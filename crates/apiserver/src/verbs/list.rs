@@ -76,6 +76,7 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
         (Some(Rev(0)), "Exact") => {
             return Err(ApiError::bad_request("resourceVersionMatch Exact is forbidden for resourceVersion 0"));
         }
+        (Some(Rev(0)), "" | "NotOlderThan") => cache.fresh().await?,
         (Some(rev), "" | "NotOlderThan") => cache.reach(rev).await?,
         (Some(rev), "Exact") => {
             cache.reach(rev).await?;

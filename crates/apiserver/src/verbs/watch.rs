@@ -65,7 +65,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     };
     let cache = call.server.cache();
     let applied = match rv {
-        None => cache.fresh().await?,
+        None | Some(Rev(0)) => cache.fresh().await?,
         Some(rev) => cache.reach(rev).await?,
     };
     let seconds = match call.number("timeoutSeconds")? {

@@ -56,7 +56,9 @@ fn a_first_apply_creates() {
 
 #[test]
 fn what_is_no_longer_stated_goes() {
-    let live = by("a", &Value::Null, config(1, json!([{"name": "c", "image": "1"}, {"name": "d", "image": "1"}])), false).unwrap();
+    let live =
+        by("a", &Value::Null, config(1, json!([{"name": "c", "image": "1"}, {"name": "d", "image": "1"}])), false)
+            .unwrap();
     let next = config(1, json!([{"name": "c", "image": "1"}]));
     let live = by("a", &live, next.clone(), false).unwrap();
     assert_eq!(without_managers(live), next);

@@ -14,8 +14,12 @@ fn containers(list: Value) -> Value {
 
 #[test]
 fn lists_are_merged_by_key() {
-    let object = containers(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}]));
-    let with = containers(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}]));
+    let object = containers(
+        json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b", "image": "1"}]),
+    );
+    let with = containers(
+        json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}, {"name": "c", "image": "3"}]),
+    );
     let want = containers(json!([
         {"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
         {"name": "b", "image": "1"},
@@ -91,8 +95,15 @@ fn anything() -> impl Strategy<Value = Value> {
         prop_oneof!["delete", "replace", "merge", "a", "b"].prop_map(Value::from),
     ];
     let key = prop_oneof![
-        Just("spec"), Just("metadata"), Just("containers"), Just("name"), Just("finalizers"), Just("$patch"),
-        Just("$retainKeys"), Just("$setElementOrder/containers"), Just("$deleteFromPrimitiveList/finalizers"),
+        Just("spec"),
+        Just("metadata"),
+        Just("containers"),
+        Just("name"),
+        Just("finalizers"),
+        Just("$patch"),
+        Just("$retainKeys"),
+        Just("$setElementOrder/containers"),
+        Just("$deleteFromPrimitiveList/finalizers"),
     ];
     leaf.prop_recursive(5, 64, 6, move |inner| {
         prop_oneof![

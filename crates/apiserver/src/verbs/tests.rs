@@ -1,0 +1,8 @@
+//! The verbs against a real store, through the whole chain of filters.
+
+mod clients;
+mod deletes;
+mod lists;
+mod nodes;
+mod watches;
+mod writes;

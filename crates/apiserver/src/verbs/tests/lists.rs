@@ -1,0 +1,148 @@
+use std::io::Read;
+
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::testing::{Fixture, pod};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().into_iter().flatten();
+    items.map(|i| i["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+async fn five(f: &Fixture) {
+    for name in ["a", "b", "c", "d", "e"] {
+        let label = if name < "c" { "x" } else { "y" };
+        f.post(MAPS, json!({"metadata": {"name": name, "labels": {"l": label}}})).await.expect(201);
+    }
+}
+
+fn next(list: &Value) -> String {
+    format!("{MAPS}?limit=2&continue={}", list["metadata"]["continue"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn pages_show_one_revision() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    let all = f.get(MAPS).await.expect(200);
+    assert_eq!((&all["kind"], names(&all).len()), (&json!("ConfigMapList"), 5));
+    let first = f.get(&format!("{MAPS}?limit=2")).await.expect(200);
+    assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a".into(), "b".into()], &json!(3)));
+    // Unchanged, the next page comes from the cache; changed, from the store: both show the first page's time.
+    assert_eq!(names(&f.get(&next(&first)).await.expect(200)), ["c", "d"]);
+    f.delete(&format!("{MAPS}/c"), Value::Null).await.expect(200);
+    f.post(MAPS, json!({"metadata": {"name": "cc"}})).await.expect(201);
+    let second = f.get(&next(&first)).await.expect(200);
+    assert_eq!(names(&second), ["c", "d"]);
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let third = f.get(&next(&second)).await.expect(200);
+    assert_eq!(names(&third), ["e"]);
+    assert!(third["metadata"]["continue"].is_null());
+    f.get(&format!("{MAPS}?continue=%21%21")).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_page_of_a_compacted_time_is_gone() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    let first = f.get(&format!("{MAPS}?limit=2")).await.expect(200);
+    f.delete(&format!("{MAPS}/a"), Value::Null).await.expect(200);
+    let store = &f.server.config().store;
+    store.compact(store.revision().await.unwrap()).await.unwrap();
+    assert_eq!(f.get(&next(&first)).await.expect(410)["reason"], "Expired");
+}
+
+#[tokio::test]
+async fn selectors_select() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    assert_eq!(names(&f.get(&format!("{MAPS}?labelSelector=l%3Dx")).await.expect(200)), ["a", "b"]);
+    assert_eq!(names(&f.get(&format!("{MAPS}?labelSelector=l+in+(y)&limit=2")).await.expect(200)), ["c", "d"]);
+    assert_eq!(names(&f.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dd")).await.expect(200)), ["d"]);
+    f.get(&format!("{MAPS}?fieldSelector=spec.x%3Dd")).await.expect(400);
+    f.get(&format!("{MAPS}?labelSelector=%3D")).await.expect(400);
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = json!("n1");
+    f.post(pods, bound).await.expect(201);
+    f.post(pods, pod("q")).await.expect(201);
+    assert_eq!(names(&f.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.expect(200)), ["p"]);
+}
+
+#[tokio::test]
+async fn a_namespace_is_not_the_prefix_of_another() {
+    let f = Fixture::new().await;
+    f.post("/api/v1/namespaces", json!({"metadata": {"name": "default2"}})).await.expect(201);
+    f.post("/api/v1/namespaces/default2/configmaps", json!({"metadata": {"name": "z"}})).await.expect(201);
+    five(&f).await;
+    assert_eq!(names(&f.get(MAPS).await.expect(200)).len(), 5);
+    assert_eq!(names(&f.get("/api/v1/configmaps").await.expect(200)).len(), 6);
+    f.get("/api/v1/namespaces/default/configmaps/z").await.expect(404);
+}
+
+#[tokio::test]
+async fn revisions_may_be_named() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    let then = f.get(MAPS).await.expect(200);
+    let rv = then["metadata"]["resourceVersion"].as_str().unwrap();
+    f.delete(&format!("{MAPS}/a"), Value::Null).await.expect(200);
+    let exact = f.get(&format!("{MAPS}?resourceVersion={rv}&resourceVersionMatch=Exact")).await.expect(200);
+    assert_eq!(names(&exact).len(), 5);
+    let now = f.get(MAPS).await.expect(200);
+    let now = now["metadata"]["resourceVersion"].as_str().unwrap();
+    let newer = f.get(&format!("{MAPS}?resourceVersion={now}&resourceVersionMatch=NotOlderThan")).await.expect(200);
+    assert_eq!(names(&newer).len(), 4);
+    assert_eq!(names(&f.get(&format!("{MAPS}?resourceVersion=0")).await.expect(200)).len(), 4);
+    f.get(&format!("{MAPS}?resourceVersion=x")).await.expect(400);
+    f.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.expect(400);
+}
+
+async fn fetch(f: &Fixture, uri: &str, header: (&str, &str)) -> (http::HeaderMap, Vec<u8>) {
+    let response = f.send(Request::get(uri).header(header.0, header.1).body(Body::empty()).unwrap()).await;
+    assert_eq!(response.status(), 200);
+    let (parts, body) = response.into_parts();
+    (parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn tables_and_metadata() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    let accept = ("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+    let table: Value = serde_json::from_slice(&fetch(&f, &format!("{MAPS}?limit=2"), accept).await.1).unwrap();
+    assert_eq!((&table["kind"], &table["rows"][1]["cells"][0]), (&json!("Table"), &json!("b")));
+    assert_eq!(table["columnDefinitions"][0]["format"], "name");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    assert!(table["metadata"]["continue"].is_string());
+    let one: Value =
+        serde_json::from_slice(&fetch(&f, &format!("{MAPS}/a?includeObject=Object"), accept).await.1).unwrap();
+    assert_eq!(one["rows"][0]["object"]["kind"], "ConfigMap");
+    let accept = ("accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let partial: Value = serde_json::from_slice(&fetch(&f, MAPS, accept).await.1).unwrap();
+    assert_eq!((&partial["kind"], names(&partial).len()), (&json!("PartialObjectMetadataList"), 5));
+    assert!(partial["items"][0].get("data").is_none());
+}
+
+#[tokio::test]
+async fn long_lists_are_compressed_for_those_who_take_it() {
+    let f = Fixture::new().await;
+    for i in 0..40 {
+        f.post(MAPS, json!({"metadata": {"name": format!("m{i:02}")}, "data": {"x": "y".repeat(8000)}}))
+            .await
+            .expect(201);
+    }
+    let (plain_headers, plain) = fetch(&f, MAPS, ("accept-encoding", "identity")).await;
+    assert_eq!(plain_headers["content-length"], plain.len().to_string());
+    let (headers, packed) = fetch(&f, MAPS, ("accept-encoding", "gzip")).await;
+    assert_eq!(headers["content-encoding"], "gzip");
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).unwrap();
+    assert_eq!(text, plain);
+    assert_eq!(names(&serde_json::from_slice(&text).unwrap()).len(), 40);
+}

@@ -1,0 +1,60 @@
+use serde_json::{Value, json};
+
+use crate::testing::{Fixture, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+async fn bound(f: &Fixture) -> String {
+    let mut two = pod("p");
+    two["spec"]["containers"] = json!([{"name": "main", "image": "i"}, {"name": "side", "image": "i"}]);
+    two["spec"]["nodeName"] = json!("n1");
+    let made = f.post(PODS, two).await.expect(201);
+    made["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+async fn forwarded(f: &Fixture, method: &str, uri: &str) -> String {
+    let answer = f.call(method, uri, "text/plain", "").await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    answer.text().to_owned()
+}
+
+#[tokio::test]
+async fn streams_go_to_the_node_in_the_kubelets_form() {
+    let f = Fixture::new().await;
+    let uid = bound(&f).await;
+    let log = forwarded(&f, "GET", &format!("{PODS}/p/log?follow=true&tailLines=5&bogus=1")).await;
+    assert_eq!(log, format!("n1 GET /containerLogs/default/p/main?follow=true&tailLines=5&uid={uid} false"));
+    let exec = forwarded(
+        &f,
+        "POST",
+        &format!("{PODS}/p/exec?container=side&command=sh&command=-c&command=a+%26b&stdin=true&stdout=true&tty=false"),
+    )
+    .await;
+    assert_eq!(
+        exec,
+        format!("n1 POST /exec/default/p/side?command=sh&command=-c&command=a%20%26b&input=1&output=1&uid={uid} false")
+    );
+    let attach = forwarded(&f, "GET", &format!("{PODS}/p/attach?stdout=1&tty=1")).await;
+    assert_eq!(attach, format!("n1 GET /attach/default/p/main?output=1&tty=1&uid={uid} false"));
+    let forward = forwarded(&f, "POST", &format!("{PODS}/p/portforward?ports=80")).await;
+    assert_eq!(forward, format!("n1 POST /portForward/default/p?ports=80&uid={uid} false"));
+}
+
+#[tokio::test]
+async fn the_default_container_may_be_annotated() {
+    let f = Fixture::new().await;
+    bound(&f).await;
+    let annotation = json!({"metadata": {"annotations": {"kubectl.kubernetes.io/default-container": "side"}}});
+    f.patch("merge", &format!("{PODS}/p"), annotation).await.expect(200);
+    assert!(forwarded(&f, "GET", &format!("{PODS}/p/log")).await.starts_with("n1 GET /containerLogs/default/p/side?"));
+    f.get(&format!("{PODS}/p/log?container=none")).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_pod_without_node_has_no_streams() {
+    let f = Fixture::new().await;
+    f.post(PODS, pod("q")).await.expect(201);
+    let refused: Value = f.get(&format!("{PODS}/q/log")).await.expect(400);
+    assert_eq!(refused["message"], "pod q does not have a host assigned");
+    f.get(&format!("{PODS}/none/log")).await.expect(404);
+}

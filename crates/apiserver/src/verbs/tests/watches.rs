@@ -1,0 +1,131 @@
+use serde_json::{Value, json};
+
+use crate::testing::Fixture;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn make(f: &Fixture, name: &str, label: &str) -> Value {
+    f.post(MAPS, json!({"metadata": {"name": name, "labels": {"l": label}}})).await.expect(201)
+}
+
+async fn label(f: &Fixture, name: &str, label: &str) {
+    let patch = json!({"metadata": {"labels": {"l": label}}});
+    f.patch("merge", &format!("{MAPS}/{name}"), patch).await.expect(200);
+}
+
+#[tokio::test]
+async fn from_now_and_from_a_revision() {
+    let f = Fixture::new().await;
+    let a = make(&f, "a", "x").await;
+    let mut now = f.watch(&format!("{MAPS}?watch=true")).await;
+    assert_eq!(now.line().await, "ADDED a");
+    let rv = a["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut from = f.watch(&format!("{MAPS}?watch=true&resourceVersion={rv}")).await;
+    make(&f, "b", "x").await;
+    label(&f, "a", "y").await;
+    f.delete(&format!("{MAPS}/b"), Value::Null).await.expect(200);
+    for watch in [&mut now, &mut from] {
+        assert_eq!(watch.line().await, "ADDED b");
+        assert_eq!(watch.line().await, "MODIFIED a");
+        let (what, gone) = watch.next().await.unwrap();
+        assert_eq!((what.as_str(), &gone["metadata"]["name"]), ("DELETED", &json!("b")));
+        let rv: u64 = gone["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        assert!(rv > a["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_list_and_a_watch_from_it_miss_nothing_and_repeat_nothing() {
+    let f = Fixture::new().await;
+    make(&f, "a", "x").await;
+    let list = f.get(MAPS).await.expect(200);
+    let rv = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    make(&f, "b", "x").await;
+    let mut watch = f.watch(&format!("{MAPS}?watch=1&resourceVersion={rv}")).await;
+    assert_eq!(watch.line().await, "ADDED b");
+}
+
+#[tokio::test]
+async fn objects_enter_and_leave_a_selection() {
+    let f = Fixture::new().await;
+    make(&f, "a", "x").await;
+    make(&f, "b", "y").await;
+    let mut watch = f.watch(&format!("{MAPS}?watch=true&labelSelector=l%3Dx")).await;
+    assert_eq!(watch.line().await, "ADDED a");
+    label(&f, "b", "x").await;
+    assert_eq!(watch.line().await, "ADDED b");
+    label(&f, "a", "y").await;
+    let (what, left) = watch.next().await.unwrap();
+    assert_eq!((what.as_str(), &left["metadata"]["labels"]["l"]), ("DELETED", &json!("x")));
+    label(&f, "a", "z").await;
+    f.delete(&format!("{MAPS}/a"), Value::Null).await.expect(200);
+    f.delete(&format!("{MAPS}/b"), Value::Null).await.expect(200);
+    assert_eq!(watch.line().await, "DELETED b");
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let f = Fixture::new().await;
+    make(&f, "a", "x").await;
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut watch = f.watch(&format!("{MAPS}?{query}&resourceVersion=0")).await;
+    assert_eq!(watch.line().await, "ADDED a");
+    let (what, mark) = watch.next().await.unwrap();
+    assert_eq!((what.as_str(), &mark["kind"]), ("BOOKMARK", &json!("ConfigMap")));
+    assert_eq!(mark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    let rv = mark["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut next = f.watch(&format!("{MAPS}?watch=true&resourceVersion={rv}")).await;
+    make(&f, "b", "x").await;
+    assert_eq!(next.line().await, "ADDED b");
+    f.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.expect(400);
+}
+
+#[tokio::test]
+async fn too_old_a_revision_is_an_error_event() {
+    let f = Fixture::new().await;
+    for i in 0..5000 / 40 {
+        // 40 KiB each: the ring holds 4 MiB.
+        f.post(MAPS, json!({"metadata": {"name": format!("m{i}")}, "data": {"x": "y".repeat(40_000)}}))
+            .await
+            .expect(201);
+    }
+    let mut watch = f.watch(&format!("{MAPS}?watch=true&resourceVersion=1")).await;
+    let (what, status) = watch.next().await.unwrap();
+    assert_eq!((what.as_str(), &status["code"], &status["reason"]), ("ERROR", &json!(410), &json!("Expired")));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn time_brings_bookmarks_and_the_end() {
+    let f = Fixture::new().await;
+    let mut watch = f.watch(&format!("{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds=100")).await;
+    make(&f, "a", "x").await;
+    assert_eq!(watch.line().await, "ADDED a");
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    assert_eq!(watch.next().await.unwrap().0, "BOOKMARK");
+    tokio::time::advance(std::time::Duration::from_secs(40)).await;
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stopped_server_ends_its_watches() {
+    let f = Fixture::new().await;
+    let mut watch = f.watch(&format!("{MAPS}?watch=true")).await;
+    f.server.stop();
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn tables_are_watched_too() {
+    let f = Fixture::new().await;
+    make(&f, "a", "x").await;
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let mut watch = f.watch_as(&format!("{MAPS}?watch=true"), accept).await;
+    let (_, first) = watch.next().await.unwrap();
+    assert_eq!((&first["kind"], &first["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
+    assert!(!first["columnDefinitions"].as_array().unwrap().is_empty());
+    make(&f, "b", "x").await;
+    let (_, second) = watch.next().await.unwrap();
+    assert!(second["columnDefinitions"].as_array().unwrap().is_empty());
+}

@@ -1,0 +1,251 @@
+use serde_json::{Value, json};
+
+use crate::testing::{Fixture, pod};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn map(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+fn deployment() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+    }})
+}
+
+fn causes(status: &Value) -> Vec<&str> {
+    status["details"]["causes"].as_array().into_iter().flatten().filter_map(|c| c["field"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_created_object_is_there() {
+    let f = Fixture::new().await;
+    let made = f.post(MAPS, map("a", json!({"x": "1"}))).await.expect(201);
+    let metadata = &made["metadata"];
+    assert_eq!(metadata["namespace"], "default");
+    assert_eq!(metadata["creationTimestamp"], "2026-01-02T03:04:05Z");
+    assert!(metadata["uid"].as_str().is_some_and(|u| u.len() == 36));
+    assert!(metadata["resourceVersion"].as_str().is_some_and(|v| v.parse::<u64>().is_ok()));
+    assert_eq!(metadata["managedFields"][0]["manager"], "test");
+    assert_eq!(metadata["managedFields"][0]["fieldsV1"], json!({"f:data": {"f:x": {}}}));
+    assert_eq!(f.get(&format!("{MAPS}/a")).await.expect(200), made);
+
+    let again = f.post(MAPS, map("a", json!({}))).await.expect(409);
+    assert_eq!(again["reason"], "AlreadyExists");
+}
+
+#[tokio::test]
+async fn names_are_generated_or_required() {
+    let f = Fixture::new().await;
+    let made = f.post(MAPS, json!({"metadata": {"generateName": "web-"}})).await.expect(201);
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+    assert_eq!(causes(&f.post(MAPS, json!({})).await.expect(422)), ["metadata.name"]);
+    for bad in ["a/b", "..", "a%2f", "x\u{0}"] {
+        f.post(MAPS, map(bad, json!({}))).await.expect(422);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_address_is_refused() {
+    let f = Fixture::new().await;
+    f.post(MAPS, json!({"kind": "Pod", "metadata": {"name": "a"}})).await.expect(400);
+    f.post(MAPS, json!({"metadata": {"name": "a", "namespace": "other"}})).await.expect(400);
+    f.post(MAPS, json!({"metadata": {"name": "a", "resourceVersion": "1"}})).await.expect(400);
+    f.post(MAPS, json!([1])).await.expect(400);
+    f.post(MAPS, json!({"metadata": 1})).await.expect(400);
+    f.call("POST", MAPS, "application/json", "{").await.expect(400);
+    f.call("POST", MAPS, "text/html", "x").await.expect(415);
+    f.call("POST", MAPS, "application/json", vec![b' '; 4 << 20]).await.expect(413);
+    f.post("/api/v1/namespaces/none/configmaps", map("a", json!({}))).await.expect(404);
+    f.post("/api/v1/configmaps", map("a", json!({}))).await.expect(405);
+    f.post("/api/v1/namespaces/default/nodes", json!({"metadata": {"name": "a"}})).await.expect(404);
+    f.post("/api/v1/namespaces/default/unicorns", json!({})).await.expect(404);
+    f.call("POST", &format!("{MAPS}/a/scale"), "application/json", "{}").await.expect(404);
+}
+
+#[tokio::test]
+async fn yaml_is_taken() {
+    let f = Fixture::new().await;
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: from-yaml\ndata:\n  key: 'yes'\n";
+    let made = f.call("POST", MAPS, "application/yaml", yaml).await.expect(201);
+    assert_eq!(made["data"], json!({"key": "yes"}));
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_told() {
+    let f = Fixture::new().await;
+    let text = r#"{"metadata":{"name":"s"},"data":{"a":"1","a":"2"},"bogus":{"x":1}}"#;
+    let uri = |v: &str| format!("{MAPS}?fieldValidation={v}&dryRun=All");
+    let strict = f.call("POST", &uri("Strict"), "application/json", text).await;
+    let message = strict.expect(400)["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("duplicate field \"data.a\""), "{message}");
+    let strict = f.post(&uri("Strict"), json!({"metadata": {"name": "s"}, "bogus": 1})).await.expect(400);
+    assert!(strict["message"].as_str().unwrap().ends_with("strict decoding error: unknown field \"bogus\""));
+    let warned = f.call("POST", &uri("Warn"), "application/json", text).await;
+    warned.expect(201);
+    let warnings: Vec<_> = warned.headers.get_all("warning").iter().collect();
+    assert_eq!(warnings, ["299 - \"duplicate field \\\"data.a\\\"\"", "299 - \"unknown field \\\"bogus\\\"\""]);
+    let ignored = f.call("POST", &uri("Ignore"), "application/json", text).await;
+    assert!(!ignored.headers.contains_key("warning"));
+    f.post(&uri("Perhaps"), json!({"metadata": {"name": "s"}})).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let f = Fixture::new().await;
+    let made = f.post(&format!("{MAPS}?dryRun=All"), map("a", json!({}))).await.expect(201);
+    assert!(made["metadata"]["uid"].is_string());
+    f.get(&format!("{MAPS}/a")).await.expect(404);
+    let made = f.post(MAPS, map("a", json!({"x": "1"}))).await.expect(201);
+    f.post(&format!("{MAPS}?dryRun=All"), map("a", json!({}))).await.expect(409);
+    f.put(&format!("{MAPS}/a?dryRun=All"), map("a", json!({"x": "2"}))).await.expect(200);
+    f.delete(&format!("{MAPS}/a?dryRun=All"), Value::Null).await.expect(200);
+    assert_eq!(f.get(&format!("{MAPS}/a")).await.expect(200), made);
+}
+
+#[tokio::test]
+async fn updates_are_checked_against_the_revision() {
+    let f = Fixture::new().await;
+    let uri = format!("{MAPS}/a");
+    let first = f.post(MAPS, map("a", json!({"x": "1"}))).await.expect(201);
+    let mut next = first.clone();
+    next["data"]["x"] = json!("2");
+    let second = f.put(&uri, next.clone()).await.expect(200);
+    assert_eq!(second["metadata"]["uid"], first["metadata"]["uid"]);
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(f.put(&uri, next).await.expect(409)["reason"], "Conflict");
+    // Without a revision it is unconditional; the same again writes nothing.
+    let third = f.put(&uri, map("a", json!({"x": "3"}))).await.expect(200);
+    assert_eq!(third["data"], json!({"x": "3"}));
+    assert_eq!(f.put(&uri, map("a", json!({"x": "3"}))).await.expect(200), third);
+    let mut other = map("a", json!({}));
+    other["metadata"]["uid"] = json!("11111111-2222-3333-4444-555555555555");
+    f.put(&uri, other).await.expect(409);
+    f.put(&uri, map("b", json!({}))).await.expect(400);
+    f.put(&format!("{MAPS}/none"), map("none", json!({}))).await.expect(404);
+}
+
+#[tokio::test]
+async fn status_and_spec_are_written_apart() {
+    let f = Fixture::new().await;
+    let uri = format!("{DEPLOYMENTS}/web");
+    let made = f.post(DEPLOYMENTS, deployment()).await.expect(201);
+    assert_eq!(made["metadata"]["generation"], json!(1));
+    let mut new = made.clone();
+    new["spec"]["replicas"] = json!(7);
+    new["status"] = json!({"replicas": 3, "observedGeneration": 1});
+    let after = f.put(&format!("{uri}/status"), new.clone()).await.expect(200);
+    assert_eq!((&after["spec"]["replicas"], &after["status"]["replicas"]), (&json!(2), &json!(3)));
+    assert_eq!(after["metadata"]["generation"], json!(1));
+    assert!(after["metadata"]["managedFields"].as_array().unwrap().iter().any(|m| m["subresource"] == "status"));
+    new["metadata"].as_object_mut().unwrap().shift_remove("resourceVersion");
+    new["status"]["replicas"] = json!(9);
+    let after = f.put(&uri, new).await.expect(200);
+    assert_eq!((&after["spec"]["replicas"], &after["status"]["replicas"]), (&json!(7), &json!(3)));
+    assert_eq!(after["metadata"]["generation"], json!(2));
+}
+
+#[tokio::test]
+async fn scale_is_read_and_set() {
+    let f = Fixture::new().await;
+    f.post(DEPLOYMENTS, deployment()).await.expect(201);
+    let uri = format!("{DEPLOYMENTS}/web/scale");
+    let scale = f.get(&uri).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+    assert_eq!(scale["status"]["selector"], "app=web");
+    let scale = f.patch("merge", &uri, json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!(scale["spec"]["replicas"], json!(5));
+    let mut stale = scale.clone();
+    stale["metadata"]["resourceVersion"] = json!("1");
+    f.put(&uri, stale).await.expect(409);
+    let mut bad = scale.clone();
+    bad["spec"]["replicas"] = json!(-1);
+    assert_eq!(causes(&f.put(&uri, bad).await.expect(422)), ["spec.replicas"]);
+    assert_eq!(f.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["spec"]["replicas"], json!(5));
+}
+
+#[tokio::test]
+async fn patches_of_every_type() {
+    let f = Fixture::new().await;
+    f.post(DEPLOYMENTS, deployment()).await.expect(201);
+    let uri = format!("{DEPLOYMENTS}/web");
+    let ops = json!([{"op": "add", "path": "/metadata/labels", "value": {"a": "1"}}]);
+    assert_eq!(f.patch("json", &uri, ops).await.expect(200)["metadata"]["labels"], json!({"a": "1"}));
+    let merge = json!({"metadata": {"labels": {"a": null, "b": "2"}}});
+    assert_eq!(f.patch("merge", &uri, merge).await.expect(200)["metadata"]["labels"], json!({"b": "2"}));
+    let strategic = json!({"spec": {"template": {"spec": {"containers": [{"name": "d", "image": "j"}]}}}});
+    let after = f.patch("strategic-merge", &uri, strategic).await.expect(200);
+    assert_eq!(after["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
+    f.patch("json", &uri, json!([{"op": "remove", "path": "/nope"}])).await.expect(422);
+    f.patch("merge", &uri, json!({"spec": {"replicas": "x"}})).await.expect(400);
+    f.patch("merge", &uri, json!({"metadata": {"resourceVersion": "1"}})).await.expect(409);
+    f.call("PATCH", &uri, "application/json", "{}").await.expect(415);
+    f.patch("merge", &format!("{DEPLOYMENTS}/none"), json!({})).await.expect(404);
+}
+
+#[tokio::test]
+async fn apply_creates_merges_and_conflicts() {
+    let f = Fixture::new().await;
+    let uri = format!("{DEPLOYMENTS}/web");
+    f.apply(&uri, "", false, deployment()).await.expect(400);
+    let made = f.apply(&uri, "a", false, deployment()).await.expect(201);
+    assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
+    // The same again changes nothing, defaults notwithstanding.
+    assert_eq!(f.apply(&uri, "a", false, deployment()).await.expect(200), made);
+    let mut other = deployment();
+    other["spec"]["replicas"] = json!(9);
+    let refused = f.apply(&uri, "b", false, other.clone()).await.expect(409);
+    assert_eq!(causes(&refused), [".spec.replicas"]);
+    assert_eq!(refused["details"]["causes"][0]["message"], "conflict with \"a\"");
+    assert_eq!(f.apply(&uri, "b", true, other).await.expect(200)["spec"]["replicas"], json!(9));
+    let strict = format!("{uri}?fieldManager=a&fieldValidation=Strict");
+    let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"bogus": 1}}).to_string();
+    f.call("PATCH", &strict, "application/apply-patch+yaml", body).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let f = Fixture::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    f.post(pods, pod("p")).await.expect(201);
+    let binding = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
+    f.post(&format!("{pods}/p/binding"), binding("")).await.expect(400);
+    f.post(&format!("{pods}/p/binding"), binding("n1")).await.expect(201);
+    assert_eq!(f.post(&format!("{pods}/p/binding"), binding("n2")).await.expect(409)["reason"], "Conflict");
+    let bound = f.get(&format!("{pods}/p")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    f.post(&format!("{pods}/none/binding"), binding("n1")).await.expect(404);
+}
+
+#[tokio::test]
+async fn racing_patches_all_count() {
+    let f = Fixture::new().await;
+    f.post(MAPS, map("a", json!({}))).await.expect(201);
+    let uri = format!("{MAPS}/a");
+    let patches = (0..8).map(|i| f.patch("merge", &uri, json!({"data": {format!("k{i}"): "v"}})));
+    for answer in futures::future::join_all(patches).await {
+        answer.expect(200);
+    }
+    assert_eq!(f.get(&uri).await.expect(200)["data"].as_object().unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn who_may_not_is_told() {
+    let f = Fixture::new().await;
+    let mut mallory = f.server.local(crate::Identity { user: "mallory".into(), ..Default::default() });
+    let request = http::Request::get(MAPS).body(axum::body::Body::empty()).unwrap();
+    let response = tower::Service::call(&mut mallory, request).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert!(response.headers().contains_key("audit-id"));
+    // Impersonation counts as the other, and the answer is the other's.
+    let request =
+        http::Request::get(MAPS).header("impersonate-user", "mallory").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(f.send(request).await.status(), 403);
+    let request = http::Request::get(MAPS).header("impersonate-group", "x").body(axum::body::Body::empty()).unwrap();
+    assert_eq!(f.send(request).await.status(), 400);
+}
