@@ -65,6 +65,24 @@ impl Hierarchies {
         }
     }
 
+    /// All groups at and below `path` in any hierarchy, the deepest first.
+    pub fn below(&self, path: &Path) -> Vec<PathBuf> {
+        let roots: Vec<&Path> = match self {
+            Self::V1(mounts) => mounts.iter().map(|m| m.path.as_path()).collect(),
+            Self::V2(root) => vec![root],
+        };
+        let mut found = std::collections::BTreeSet::new();
+        for root in roots {
+            let mut unread = vec![root.join(path)];
+            while let Some(dir) = unread.pop() {
+                let Ok(entries) = fs::read_dir(&dir) else { continue };
+                unread.extend(entries.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+                found.extend(dir.strip_prefix(root).map(Path::to_owned));
+            }
+        }
+        found.into_iter().rev().collect() // in order, a parent is before its children
+    }
+
     /// The group at `path` below the roots, e.g. `instance/pod/container`.
     pub fn group(&self, path: impl Into<PathBuf>) -> Group<'_> {
         Group { hierarchies: self, path: path.into() }

@@ -148,6 +148,8 @@ pub enum Message {
         /// How.
         exit: Exit,
     },
+    /// Another client has taken over: this one is not answered any more.
+    Replaced,
     /// A process started by [`Request::Exec`] ended.
     ExecExited {
         /// The call that started it.

@@ -227,7 +227,7 @@ mod tests {
     fn a_filter_fits_the_kernel() {
         for capabilities in [CapabilitySet::empty(), CapabilitySet::all()] {
             let program = compile(&Seccomp::Default, capabilities).unwrap().unwrap();
-            assert!(program.len() % 8 == 0 && program.len() / 8 < 4096, "{}", program.len());
+            assert!(program.len().is_multiple_of(8) && program.len() / 8 < 4096, "{}", program.len());
         }
         assert_eq!(compile(&Seccomp::Unconfined, CapabilitySet::empty()).unwrap(), None);
     }

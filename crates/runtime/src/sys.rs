@@ -54,11 +54,14 @@ pub fn place(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(target) })
 }
 
-/// Default actions for the signals Rust and the helper change, and an empty signal mask.
+/// Default actions for all signals, whoever changed them before us, and an empty signal mask.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: SIG_DFL installs no handler of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // Handler SIG_DFL, flags, restorer and mask all zero. The bare call, since libc refuses two of them.
+    let default = [0u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: `default` is as large as the kernel's sigaction; it installs no handler of ours. SIGKILL and
+        // SIGSTOP are refused, which is as it should be.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0usize, 8usize) };
     }
     // SAFETY: `set` is initialised by sigemptyset before it is read.
     check(unsafe {

@@ -88,14 +88,18 @@ fn look_up(user: &User, passwd: &str, group: &str) -> Result<Identity, String> {
     let member = |f: &Vec<&str>| {
         login.is_some_and(|login| f.get(3).is_some_and(|members| members.split(',').any(|m| m == login)))
     };
+    let gid = user.gid.unwrap_or(gid);
+    // The primary group is a supplementary one too: a process that changes its primary group must not lose
+    // what files deny to it (CVE-2023-25173).
     let mut groups = user.groups.clone();
+    groups.push(gid);
     if group_name.is_none() {
         groups.extend(entries(group, 3).filter(member).filter_map(|f| f[2].parse::<u32>().ok()));
     }
     groups.sort_unstable();
     groups.dedup();
     let home = entry.map(|f| f[5]).filter(|home| home.starts_with('/')).unwrap_or("/").to_owned();
-    Ok(Identity { uid, gid: user.gid.unwrap_or(gid), groups, home })
+    Ok(Identity { uid, gid, groups, home })
 }
 
 fn entries(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
@@ -128,12 +132,12 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        assert_eq!(found("").unwrap(), (0, 0, vec![33], "/root".into()));
-        assert_eq!(found("nginx").unwrap(), (101, 102, vec![33, 44], "/var/nginx".into()));
-        assert_eq!(found("101").unwrap(), (101, 102, vec![33, 44], "/var/nginx".into()));
-        assert_eq!(found("nginx:web").unwrap(), (101, 33, vec![], "/var/nginx".into()));
-        assert_eq!(found("4000").unwrap(), (4000, 0, vec![], "/".into()));
-        assert_eq!(found("4000:5000").unwrap(), (4000, 5000, vec![], "/".into()));
+        assert_eq!(found("").unwrap(), (0, 0, vec![0, 33], "/root".into()));
+        assert_eq!(found("nginx").unwrap(), (101, 102, vec![33, 44, 102], "/var/nginx".into()));
+        assert_eq!(found("101").unwrap(), (101, 102, vec![33, 44, 102], "/var/nginx".into()));
+        assert_eq!(found("nginx:web").unwrap(), (101, 33, vec![33], "/var/nginx".into()));
+        assert_eq!(found("4000").unwrap(), (4000, 0, vec![0], "/".into()));
+        assert_eq!(found("4000:5000").unwrap(), (4000, 5000, vec![5000], "/".into()));
     }
 
     #[test]
@@ -147,7 +151,7 @@ mod tests {
     fn the_pods_groups_come_on_top() {
         let user = User { spec: "nginx".into(), gid: Some(7), groups: vec![44, 5], must_not_be_root: true };
         let identity = look_up(&user, PASSWD, GROUP).unwrap();
-        assert_eq!((identity.gid, identity.groups), (7, vec![5, 33, 44]));
+        assert_eq!((identity.gid, identity.groups), (7, vec![5, 7, 33, 44]));
     }
 
     proptest::proptest! {

@@ -9,7 +9,7 @@ use std::{
         unix::{fs::DirBuilderExt, net::UnixStream},
     },
     process::Stdio,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use super::{Config, Outgoing, Shared, one};
+use super::{Config, Outgoing, ReplyTo, Shared, one};
 use crate::{
     Error, Event, Exit, Result, State, helper,
     protocol::{Answer, Call, Hello, Message, Request},
@@ -181,7 +181,7 @@ async fn spawn(config: &Config) -> Result<()> {
 /// Serves calls until the last [`super::Keeper`] is dropped; reconnects whenever the helper is lost.
 pub(super) async fn run(mut link: Link, mut calls: mpsc::UnboundedReceiver<Outgoing>, shared: Arc<Shared>) {
     loop {
-        if serve(&mut link, &mut calls, &shared).await.is_ok() {
+        if serve(&mut link, &mut calls, &shared).await.is_ok() || shared.over.load(Ordering::Relaxed) {
             return;
         }
         tracing::warn!("the helper is lost; its containers run on");
@@ -192,7 +192,9 @@ pub(super) async fn run(mut link: Link, mut calls: mpsc::UnboundedReceiver<Outgo
             }
             // Calls are refused rather than kept waiting for a helper that may never start.
             while let Ok(outgoing) = calls.try_recv() {
-                outgoing.reply.map(|reply| reply.send(Err(super::gone())));
+                if let Some(reply) = outgoing.reply {
+                    let _ = reply.send(Err(super::gone()));
+                }
             }
             if calls.is_closed() {
                 return;
@@ -203,7 +205,7 @@ pub(super) async fn run(mut link: Link, mut calls: mpsc::UnboundedReceiver<Outgo
     }
 }
 
-type Replies = HashMap<u64, oneshot::Sender<Result<(Answer, Vec<OwnedFd>)>>>;
+type Replies = HashMap<u64, ReplyTo>;
 type Exits = HashMap<u64, oneshot::Sender<Exit>>;
 
 /// `Ok` when nobody will call any more.
@@ -248,6 +250,10 @@ fn dispatch(message: Message, fds: Vec<OwnedFd>, replies: &mut Replies, exits: &
         Message::Exited { id, exit } => {
             shared.hold(&id, None, false);
             let _ = shared.events.send(Event::Exited { id, exit });
+        }
+        Message::Replaced => {
+            tracing::error!("another rast has taken over the helper");
+            shared.over.store(true, Ordering::Relaxed);
         }
         Message::ExecExited { call, exit } => {
             exits.remove(&call).map(|told| told.send(exit));

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -48,6 +51,8 @@ struct Shared {
     events: broadcast::Sender<Event>,
     /// Second handles of terminals and standard inputs, lest they hang up when the helper dies.
     held: Mutex<HashMap<String, HeldInput>>,
+    /// The helper is told to end, or serves another client: do not look for it again.
+    over: AtomicBool,
 }
 
 struct HeldInput {
@@ -55,10 +60,12 @@ struct HeldInput {
     once: bool,
 }
 
+type ReplyTo = oneshot::Sender<Result<(Answer, Vec<OwnedFd>)>>;
+
 /// A request on its way.
 struct Outgoing {
     request: Request,
-    reply: Option<oneshot::Sender<Result<(Answer, Vec<OwnedFd>)>>>,
+    reply: Option<ReplyTo>,
     /// Told the call's number, and of the process's end.
     exit: Option<(oneshot::Sender<u64>, oneshot::Sender<Exit>)>,
 }
@@ -81,7 +88,7 @@ impl Keeper {
     pub async fn start(config: Config) -> Result<Arc<Self>> {
         let (calls, outgoing) = mpsc::unbounded_channel();
         let (events, _) = broadcast::channel(1024);
-        let shared = Arc::new(Shared { config, events, held: Mutex::default() });
+        let shared = Arc::new(Shared { config, events, held: Mutex::default(), over: AtomicBool::new(false) });
         let link = link::connect(&shared).await?;
         tokio::spawn(link::run(link, outgoing, shared.clone()));
         Ok(Arc::new(Self { calls, shared }))
@@ -92,7 +99,10 @@ impl Keeper {
     /// # Errors
     /// A sandbox or container exists.
     pub async fn stop(&self) -> Result<()> {
-        self.done(Request::Stop).await
+        self.shared.over.store(true, Ordering::Relaxed);
+        let stopped = self.done(Request::Stop).await;
+        self.shared.over.store(stopped.is_ok(), Ordering::Relaxed);
+        stopped
     }
 
     fn send(&self, outgoing: Outgoing) -> Result<()> {

@@ -164,7 +164,7 @@ impl Held {
     /// Adds a listener; what it reads and writes, in the order of [`Streams`].
     pub fn subscribe(&mut self, token: u64) -> Result<(Streams, Vec<OwnedFd>)> {
         let (mut streams, mut held) = self.hold()?;
-        let mut fds: Vec<_> = if streams.stdin { held.drain(..).collect() } else { vec![] };
+        let mut fds: Vec<_> = if streams.stdin { std::mem::take(&mut held) } else { vec![] };
         let mut pipes = [None, None];
         for pipe in pipes.iter_mut().take(if self.spec.terminal { 1 } else { 2 }) {
             let flags = rustix::pipe::PipeFlags::CLOEXEC;

@@ -101,7 +101,7 @@ fn open_terminal(size: Option<(u16, u16)>) -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty()).map_err(Error::io("open a terminal"))?;
     let kind = rustix::fs::fstatfs(&master).map_err(Error::io("check the terminal"))?;
-    if kind.f_type as i64 != DEVPTS {
+    if kind.f_type != DEVPTS {
         return Err(Error::Helper("/dev/pts/ptmx of the container is no terminal".into()));
     }
     rustix::pty::unlockpt(&master).map_err(Error::io("unlock the terminal"))?;

@@ -205,9 +205,8 @@ impl Keeper {
         while let Ok((socket, _)) = self.listener.accept() {
             let watched = watch(&self.epoll, &mut self.sources, &mut self.next, &socket, Source::Client);
             let Ok(token) = watched else { continue };
-            if let Some(old) = self.client.take() {
-                self.sources.remove(&old.token); // one rast at a time: the newest
-            }
+            self.send(&Message::Replaced, vec![]); // one rast at a time: the newest
+            self.hang_up();
             self.client = Some(Client { socket, token, inbox: Inbox::default(), outbox: Outbox::default() });
             self.send(&Hello { version: VERSION, oldest: OLDEST, pid: std::process::id() }, vec![]);
         }
@@ -458,9 +457,22 @@ impl Keeper {
         });
     }
 
+    /// Groups of this instance that no record explains: their removal was cut off.
+    fn sweep_unknown_cgroups(&mut self) {
+        let running = self.containers.iter().filter(|(_, held)| held.pid().is_some());
+        let mut known: Vec<PathBuf> = running.map(|(id, _)| self.cgroup(id)).collect();
+        known.extend(self.sandboxes.keys().map(|id| self.sandbox_cgroup(id)));
+        for path in self.hierarchies.below(Path::new(&self.instance)) {
+            if !known.iter().any(|known| known.starts_with(&path)) {
+                self.sweep_cgroup(path);
+            }
+        }
+    }
+
     // Adoption.
 
     fn adopt(&mut self) -> Result<()> {
+        end_stragglers();
         for sandbox in self.dir.sandboxes()? {
             let id = sandbox.spec.id.clone();
             let pins = self.dir.pins(&id);
@@ -500,6 +512,7 @@ impl Keeper {
                 Adoption::Discard => self.forget(&id),
             }
         }
+        self.sweep_unknown_cgroups();
         let broken: Vec<String> =
             self.sandboxes.iter().filter(|(_, held)| !held.ready).map(|(id, _)| id.clone()).collect();
         for id in broken {
@@ -537,6 +550,23 @@ fn watch(
     epoll::add(epoll, fd, epoll::EventData::new_u64(*next), flags).map_err(Error::io("watch a descriptor"))?;
     sources.insert(*next, source);
     Ok(*next)
+}
+
+/// Kills what a dead helper's workers left before it became a container's program. All of that still has
+/// this program's very command line.
+fn end_stragglers() {
+    let read = |pid: &str| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let (own, own_pid) = (read("self"), std::process::id().to_string());
+    let pids =
+        || fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+    let straggler = |pid: &String| pid.parse::<i32>().is_ok() && *pid != own_pid && read(pid) == own;
+    let found: Vec<String> = pids().filter(straggler).collect();
+    for pid in found.iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        let mut ended = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut ended, Some(&Timespec { tv_sec: 5, tv_nsec: 0 }));
+    }
 }
 
 /// A wait status as an exit.

@@ -52,6 +52,9 @@ pub fn adopt(state: &State, recorded_ticks: u64, seen_ticks: Option<u64>) -> Ado
     }
 }
 
+/// A container's id and, if complete, its record.
+pub type Found = (String, Option<(ContainerSpec, Record)>);
+
 /// The run directory.
 #[derive(Clone, Debug)]
 pub struct Dir(PathBuf);
@@ -106,7 +109,7 @@ impl Dir {
     }
 
     /// All recorded containers. One whose record is incomplete was never answered for: its id comes alone.
-    pub fn containers(&self) -> Result<Vec<(String, Option<(ContainerSpec, Record)>)>> {
+    pub fn containers(&self) -> Result<Vec<Found>> {
         let all = names(&self.0.join("containers"))?.into_iter().map(|id| {
             let dir = self.container(&id);
             let whole = read(&dir.join("spec.json")).zip(read(&dir.join("state.json")));

@@ -46,7 +46,7 @@ pub fn make(spec: &SandboxSpec, pins: &[PathBuf; 3]) -> Outcome {
 pub fn pinned(spec: &SandboxSpec, pins: &[PathBuf; 3]) -> bool {
     const NSFS: i64 = 0x6e73_6673;
     let own = [!spec.host_network, !spec.host_ipc, true];
-    let holds = |pin: &PathBuf| rustix::fs::statfs(pin).is_ok_and(|fs| fs.f_type as i64 == NSFS);
+    let holds = |pin: &PathBuf| rustix::fs::statfs(pin).is_ok_and(|fs| fs.f_type == NSFS);
     own.iter().zip(pins).all(|(own, pin)| !own || holds(pin))
 }
 

@@ -84,7 +84,9 @@ impl Keeper {
                     return Err(Error::Helper(format!("{id} still exists")));
                 }
                 let _ = rustix::mount::unmount(self.dir.path("netns"), rustix::mount::UnmountFlags::DETACH);
-                self.hierarchies.group(&self.instance).remove();
+                for path in self.hierarchies.below(Path::new(&self.instance)) {
+                    self.hierarchies.group(path).remove();
+                }
                 self.stopping = true;
             }
         }

@@ -1,0 +1,135 @@
+//! Create, start, exit and remove of `true`, beside `crun run` of the same root.
+//!
+//! `cargo run --release -p runtime --example cycle [ROUNDS]` as root. Prints medians and minima in
+//! milliseconds, interleaved so that a busy machine bears on both alike.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use runtime::{Config, ContainerSpec, Event, ExecSpec, Keeper, Rootfs, Runtime, SandboxSpec, Security};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.peek().is_some_and(|a| a == "helper") {
+        return runtime::helper::main(args.skip(1));
+    }
+    let rounds = args.next().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("tokio").block_on(measure(rounds));
+    ExitCode::SUCCESS
+}
+
+async fn measure(rounds: usize) {
+    let dir = std::env::temp_dir().join(format!("rast-cycle-{}", std::process::id()));
+    let image = dir.join("image");
+    for path in ["bin", "etc", "dev", "proc", "sys"] {
+        fs::create_dir_all(image.join(path)).expect("image");
+    }
+    fs::copy("/usr/bin/busybox", image.join("bin/busybox")).expect("busybox-static");
+    for applet in ["true", "sleep"] {
+        symlink("busybox", image.join("bin").join(applet)).expect("applet");
+    }
+    let keeper = Keeper::start(Config {
+        run_dir: dir.join("run"),
+        instance: format!("cycle{}", std::process::id()),
+        program: "/proc/self/exe".into(),
+        args: vec!["helper".into()],
+    })
+    .await
+    .expect("keeper");
+    let sandbox = |id: &str| SandboxSpec { id: id.into(), cgroup: id.into(), ..SandboxSpec::default() };
+    keeper.make_sandbox(&sandbox("pod")).await.expect("sandbox");
+    let spec = |id: &str, args: &[&str]| ContainerSpec {
+        id: id.into(),
+        sandbox: "pod".into(),
+        rootfs: Rootfs { lower: vec![image.clone()], upper: dir.join(id).join("u"), work: dir.join(id).join("w") },
+        args: args.iter().map(|a| (*a).into()).collect(),
+        security: Security { no_new_privileges: true, ..Security::default() },
+        log: dir.join("log"),
+        ..ContainerSpec::default()
+    };
+    let bundle = bundle(&dir, &image);
+    let mut rows = [const { Vec::new() }; 7];
+    let mut events = keeper.events();
+    for i in 0..rounds {
+        let began = Instant::now();
+        let since = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
+        let id = format!("c{i}");
+        keeper.start(&spec(&id, &["true"])).await.expect("start");
+        rows[0].push(since(began));
+        while !matches!(events.recv().await, Ok(Event::Exited { id: ended, .. }) if ended == id) {}
+        rows[1].push(since(began));
+        keeper.remove(&id).await.expect("remove");
+        rows[2].push(since(began));
+
+        let began = Instant::now();
+        keeper.make_sandbox(&sandbox("other")).await.expect("sandbox");
+        rows[3].push(since(began));
+        keeper.remove_sandbox("other").await.expect("sandbox");
+
+        let began = Instant::now();
+        let crun =
+            "mount -t tmpfs none /sys/fs/cgroup/unified 2>/dev/null; exec crun --root \"$1\" run -b \"$2\" cycle-$3";
+        let status = Command::new("unshare")
+            .args(["-m", "sh", "-c", crun, "sh"])
+            .args([dir.join("crun"), bundle.clone()])
+            .arg(std::process::id().to_string())
+            .stdin(Stdio::null())
+            .status();
+        rows[4].push(since(began));
+        assert!(status.is_ok_and(|s| s.success()), "crun failed");
+
+        let began = Instant::now();
+        Command::new(image.join("bin/busybox")).arg("true").status().expect("busybox");
+        rows[5].push(since(began));
+    }
+    keeper.start(&spec("long", &["sleep", "1000"])).await.expect("start");
+    for _ in 0..rounds {
+        let began = Instant::now();
+        let exec = ExecSpec { args: vec!["true".into()], ..ExecSpec::default() };
+        keeper.exec("long", &exec).await.expect("exec").wait.await.expect("exit");
+        rows[6].push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    let names = ["start", "… to exit", "… to removed", "sandbox", "crun run", "fork + exec", "exec to exit"];
+    for (name, mut row) in names.into_iter().zip(rows) {
+        row.sort_by(f64::total_cmp);
+        println(&format!("{name:>14}  median {:7.2}  min {:7.2}", row[row.len() / 2], row[0]));
+    }
+    keeper.remove_sandbox("pod").await.expect("remove");
+    keeper.stop().await.expect("stop");
+    fs::remove_dir_all(&dir).expect("clean");
+}
+
+#[allow(clippy::print_stdout)]
+fn println(line: &str) {
+    println!("{line}");
+}
+
+/// The same container for crun: same root, namespaces, mounts; its network namespace is made each time.
+fn bundle(dir: &Path, image: &Path) -> std::path::PathBuf {
+    let bundle = dir.join("bundle");
+    fs::create_dir_all(&bundle).expect("bundle");
+    let config = serde_json::json!({
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "env": ["PATH=/bin"], "cwd": "/", "noNewPrivileges": true,
+                    "capabilities": {"bounding": [], "effective": [], "permitted": []}},
+        "root": {"path": image},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["mode=1777"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        ],
+        "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "network"}],
+                  "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"], "readonlyPaths": ["/proc/sys", "/proc/bus"]},
+    });
+    fs::write(bundle.join("config.json"), config.to_string()).expect("config");
+    bundle
+}

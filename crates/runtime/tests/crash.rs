@@ -1,0 +1,157 @@
+//! `kill -9` of either end.
+
+mod common;
+
+use std::fs;
+
+use common::{Bench, config, helper_pid, pid, until};
+use runtime::{ContainerSpec, Event, Keeper, Runtime, State};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+async fn resync(events: &mut tokio::sync::broadcast::Receiver<Event>) {
+    let wait = async { while !matches!(events.recv().await.unwrap(), Event::Resync) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("no resync");
+}
+
+#[tokio::test]
+async fn a_new_client_finds_what_the_old_one_started() {
+    let mut bench = Bench::new().await;
+    let spec = bench.sh("c", "while :; do echo tick; sleep 0.02; done");
+    let container = bench.keeper.start(&spec).await.unwrap();
+    bench.reconnect().await;
+    assert_eq!(bench.find("c").await.unwrap(), container);
+    assert_eq!(bench.keeper.sandboxes().await.unwrap().len(), 1);
+    let len = fs::metadata(bench.log_path("c")).unwrap().len();
+    until("the log to grow", || fs::metadata(bench.log_path("c")).unwrap().len() > len).await;
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn containers_outlive_the_helper_and_keep_their_exit_code() {
+    let bench = Bench::new().await;
+    let mut events = bench.keeper.events();
+    let script = "trap 'echo bye; exit 42' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.005; done";
+    let started = bench.keeper.start(&bench.sh("c", script)).await.unwrap();
+    until("some output", || fs::metadata(bench.log_path("c")).unwrap().len() > 500).await;
+    kill(bench.helper_pid());
+    resync(&mut events).await;
+    assert_eq!(bench.find("c").await.unwrap(), started);
+    let len = fs::metadata(bench.log_path("c")).unwrap().len();
+    until("the log to grow", || fs::metadata(bench.log_path("c")).unwrap().len() > len + 500).await;
+    let (out, _, _) = bench.exec("c", &["echo", "exec works"]).await;
+    assert_eq!(out, "exec works\n");
+    bench.keeper.kill("c", libc::SIGTERM).await.unwrap();
+    let Event::Exited { exit, .. } = events.recv().await.unwrap() else { panic!() };
+    assert_eq!((exit.code, exit.signal), (Some(42), None), "the kernel still tells");
+    let log = bench.log("c");
+    let numbers: Vec<u32> = log.lines().filter_map(|l| l.parse().ok()).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u32).collect::<Vec<_>>(), "every line, once, in order");
+    assert!(log.ends_with("bye\n"));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn an_end_that_nobody_saw_is_unknown() {
+    let mut bench = Bench::new().await;
+    let container = bench.keeper.start(&bench.sh("c", "echo last words; sleep 1000")).await.unwrap();
+    until("the words", || fs::read_to_string(bench.log_path("c")).unwrap().contains("words")).await;
+    let run = bench.dir.path().join("run");
+    let (helper, first) = (helper_pid(&run), pid(&container));
+    // With its client gone nobody replaces the helper; stopped, it cannot see the end.
+    let elsewhere = bench.dir.path().join("elsewhere");
+    bench.keeper = Keeper::start(config(&elsewhere, &format!("{}-b", bench.instance))).await.unwrap();
+    let stop = nix::sys::signal::Signal::SIGSTOP;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper), stop).unwrap();
+    kill(first);
+    until("the end", || fs::read_to_string(format!("/proc/{first}/stat")).is_ok_and(|s| s.contains(") Z "))).await;
+    kill(helper);
+    until("the zombie to be gone", || !std::path::Path::new(&format!("/proc/{first}")).exists()).await;
+    bench.keeper.stop().await.unwrap();
+    bench.reconnect().await;
+    let State::Exited { exit, .. } = bench.find("c").await.unwrap().state else { panic!("still running") };
+    assert_eq!((exit.code, exit.signal), (None, None), "never invented");
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn terminals_and_inputs_survive_the_helper() {
+    let bench = Bench::new().await;
+    let mut events = bench.keeper.events();
+    let terminal =
+        ContainerSpec { terminal: true, stdin: true, ..bench.sh("t", "echo ready; read x; echo got $x; exit 3") };
+    let piped = ContainerSpec { stdin: true, ..bench.sh("p", "read x; echo got $x; exit 4") };
+    bench.keeper.start(&terminal).await.unwrap();
+    bench.keeper.start(&piped).await.unwrap();
+    until("the terminal", || fs::read_to_string(bench.log_path("t")).unwrap().contains("ready")).await;
+    kill(bench.helper_pid());
+    resync(&mut events).await;
+    for (id, code) in [("t", 3), ("p", 4)] {
+        let mut process = bench.keeper.attach(id).await.unwrap();
+        process.stdin.as_mut().unwrap().write_all(b"word\n").await.unwrap();
+        let mut out = String::new();
+        process.stdout.read_to_string(&mut out).await.unwrap();
+        assert!(out.contains("got word"), "{id}: {out}");
+        assert_eq!(process.wait.await.unwrap().code, Some(code), "{id}");
+        assert!(bench.log(id).contains("got word"), "{id}");
+    }
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_start_cut_off_leaves_nothing_or_a_running_container() {
+    let bench = Bench::new().await;
+    let mut events = bench.keeper.events();
+    for round in 0..8 {
+        let specs: Vec<_> = (0..6).map(|i| bench.spec(&format!("r{round}c{i}"), &["sleep", "1000"])).collect();
+        let starts = futures::future::join_all(specs.iter().map(|spec| bench.keeper.start(spec)));
+        let killer = async {
+            for _ in 0..round * 300 {
+                tokio::task::yield_now().await;
+            }
+            kill(bench.helper_pid());
+        };
+        let (results, ()) = tokio::join!(starts, killer);
+        resync(&mut events).await;
+        let listed = bench.keeper.list().await.unwrap();
+        for (spec, result) in specs.iter().zip(results) {
+            let found = listed.iter().find(|c| c.spec.id == spec.id);
+            if result.is_ok() {
+                let found = found.unwrap_or_else(|| panic!("{} was lost", spec.id));
+                assert!(matches!(found.state, State::Running { .. }), "{found:?}");
+            }
+            if let Some(found) = found {
+                assert!(!matches!(found.state, State::Creating), "{found:?}");
+            }
+        }
+        for container in listed {
+            bench.keeper.remove(&container.spec.id).await.unwrap();
+        }
+    }
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn only_one_helper_serves_an_instance() {
+    let bench = Bench::new().await;
+    let config = config(bench.dir.path(), &bench.instance);
+    let second = std::process::Command::new(&config.program)
+        .arg("--dir")
+        .arg(&config.run_dir)
+        .args(["--instance", "x"])
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another helper"));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn a_helper_that_cannot_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Keeper::start(config(dir.path(), "../x")).await.err().unwrap();
+    assert!(error.to_string().contains("instance"), "{error}");
+}
