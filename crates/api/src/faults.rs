@@ -85,6 +85,56 @@ impl Faults {
         }
     }
 
+    /// Notes that something is missing.
+    pub fn required(&mut self, path: Path, message: impl Into<String>) {
+        self.push(path, Cause::Required, message);
+    }
+
+    /// Notes a value that does not stand alone: it is there twice.
+    pub fn duplicate(&mut self, path: Path, value: impl fmt::Display) {
+        self.push(path, Cause::Duplicate, format!("{value} is there twice"));
+    }
+
+    /// Notes something that may not be given here, or may not change.
+    pub fn forbidden(&mut self, path: Path, message: impl Into<String>) {
+        self.push(path, Cause::Forbidden, message);
+    }
+
+    /// Notes a text that is missing or breaks a rule of [`crate::names`].
+    pub fn named(&mut self, path: Path, text: &str, rule: crate::names::Rule) {
+        if text.is_empty() {
+            self.required(path, "must be given");
+        } else {
+            self.ruled(path, text, rule);
+        }
+    }
+
+    /// Notes a text that breaks a rule of [`crate::names`], or is one of 64 KB: shown by its beginning.
+    pub fn ruled(&mut self, path: Path, text: &str, rule: crate::names::Rule) {
+        if let Some(why) = rule(text) {
+            let shown: String = text.chars().take(80).collect();
+            let rest = if shown.len() < text.len() { "…" } else { "" };
+            self.push(path, Cause::Invalid, format!("\"{shown}{rest}\" {why}"));
+        }
+    }
+
+    /// Notes a word that is not among those that there are.
+    pub fn one_of(&mut self, path: Path, word: Option<&str>, words: &[&str]) {
+        if let Some(word) = word.filter(|w| !words.contains(w)) {
+            let shown: String = word.chars().take(80).collect();
+            self.push(path, Cause::NotSupported, format!("{shown:?} must be one of {}", words.join(", ")));
+        }
+    }
+
+    /// Notes a number that is out of its range.
+    pub fn ranged(&mut self, path: Path, number: i64, range: std::ops::RangeInclusive<i64>) {
+        let message = match *range.end() {
+            i64::MAX => format!("{number} must be at least {}", range.start()),
+            end => format!("{number} must be between {} and {end}", range.start()),
+        };
+        self.unless(range.contains(&number), path, message);
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -7,16 +7,22 @@
 pub mod columns;
 pub mod faults;
 pub mod kinds;
+pub mod mergekeys;
+pub mod meta;
 pub mod names;
 pub mod quantity;
 pub mod read;
 pub mod registry;
+pub mod scale;
+pub mod schema;
+pub mod security;
 pub mod selector;
+pub mod support;
 pub mod typed;
 mod unknown;
 
 pub use faults::{Cause, Fault, Faults, Path};
-pub use kinds::builtin;
+pub use kinds::{builtin, pod};
 pub use quantity::Quantity;
 pub use registry::{Column, Kind, Registry, Scope, Strategy, Subresource, Verb};
 pub use selector::{FieldSelector, Selector};

@@ -1,7 +1,10 @@
 //! What names, labels and keys may look like (RFC 1123, RFC 1035, and Kubernetes' own).
 
-/// A rule: what a good text looks like, or `None` when this one is good.
+/// What a good text looks like; `None` when this one is good.
 pub type Complaint = Option<String>;
+
+/// A rule about texts.
+pub type Rule = fn(&str) -> Complaint;
 
 const LABEL: &str = "must be a DNS label: lower-case letters, digits and '-', with a letter or digit at either end";
 const SUBDOMAIN: &str =
@@ -105,8 +108,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    type Rule = fn(&str) -> Complaint;
 
     #[test]
     fn good_names_pass() {

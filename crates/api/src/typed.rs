@@ -8,11 +8,17 @@ use serde_path_to_error::Segment;
 
 use crate::{
     faults::{Cause, Faults, Path},
+    meta,
+    names::{self, Rule},
     registry::{Kind, Scope, Strategy, Verb},
+    support,
 };
 
 /// What a kind rules about its objects, in its own type. Each rule starts out as "anything goes".
 pub trait Typed: Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Serialize + JsonSchema + 'static {
+    /// What names look like; `None` for objects without a name.
+    const NAME: Option<Rule> = Some(names::subdomain);
+
     /// Fills in what was left out.
     fn default(&mut self) {}
     /// Refuses what may not stand.
@@ -106,11 +112,20 @@ impl Strategy {
                 }
             },
             validate: |object, bad| match decode::<T>(object) {
-                Ok(typed) => typed.validate(bad),
+                Ok(typed) => {
+                    if let Some(rule) = T::NAME {
+                        meta::validate(typed.metadata(), rule, &Path::root().field("metadata"), bad);
+                    }
+                    typed.validate(bad);
+                    support::check(&T::schema_name(), object, bad);
+                }
                 Err(faults) => bad.0.extend(faults.0),
             },
             validate_update: |new, old, bad| match (decode::<T>(new), decode::<T>(old)) {
-                (Ok(new), Ok(old)) => new.validate_update(&old, bad),
+                (Ok(new), Ok(old)) => {
+                    meta::validate_update(new.metadata(), old.metadata(), bad);
+                    new.validate_update(&old, bad);
+                }
                 (new, old) => [new.err(), old.err()].into_iter().flatten().for_each(|f| bad.0.extend(f.0)),
             },
             before_create: |_| {},

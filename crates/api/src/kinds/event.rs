@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     columns::{NAME, age, column, integer, number, text, wide},
+    faults::{Faults, Path},
     registry::{Column, Kind, Scope, Strategy},
     typed::Typed,
 };
@@ -78,4 +79,13 @@ fn fields(event: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-impl Typed for Event {}
+impl Typed for Event {
+    fn validate(&self, bad: &mut Faults) {
+        let (own, involved) = (&self.metadata.namespace, &self.involved_object.namespace);
+        // What happens to an object without a namespace is told in the default one.
+        let expected = involved.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
+        let at = Path::root().field("involvedObject").field("namespace");
+        let good = own.as_deref().is_none_or(|own| own == expected);
+        bad.unless(good, at, format!("must be the event's own namespace, {}", own.as_deref().unwrap_or_default()));
+    }
+}

@@ -5,7 +5,10 @@ use serde_json::json;
 
 use crate::{
     columns::{AGE, NAME, column, text},
+    faults::{Cause, Faults, Path},
+    names::{self, Rule},
     registry::{Kind, Scope, Strategy, Subresource},
+    security::{ENFORCE, Level},
     typed::Typed,
 };
 
@@ -39,9 +42,20 @@ pub fn kind() -> Kind {
 }
 
 impl Typed for Namespace {
+    const NAME: Option<Rule> = Some(names::label);
+
     fn default(&mut self) {
         if let Some(name) = self.metadata.name.clone() {
             self.metadata.labels.get_or_insert_default().insert("kubernetes.io/metadata.name".to_owned(), name);
+        }
+    }
+
+    fn validate(&self, bad: &mut Faults) {
+        let at = Path::root().field("metadata").field("labels").key(ENFORCE);
+        if let Some(level) = self.metadata.labels.as_ref().and_then(|l| l.get(ENFORCE))
+            && Level::parse(level).is_none()
+        {
+            bad.push(at, Cause::NotSupported, format!("{level:?} must be one of privileged, baseline, restricted"));
         }
     }
 }

@@ -4,7 +4,12 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use crate::{
     columns::{AGE, NAME, integer, number, selector, wide},
-    kinds::deployment::template,
+    faults::{Faults, Path},
+    kinds::{
+        deployment::{not_negative, selects, template},
+        pod::default_spec,
+    },
+    meta,
     registry::{Kind, Scope, Strategy, Subresource},
     typed::Typed,
 };
@@ -35,4 +40,26 @@ pub fn kind() -> Kind {
     }
 }
 
-impl Typed for ReplicaSet {}
+impl Typed for ReplicaSet {
+    fn default(&mut self) {
+        let Some(spec) = &mut self.spec else { return };
+        spec.replicas.get_or_insert(1);
+        spec.template.iter_mut().filter_map(|t| t.spec.as_mut()).for_each(default_spec);
+    }
+
+    fn validate(&self, bad: &mut Faults) {
+        let at = Path::root().field("spec");
+        let Some(spec) = &self.spec else { return bad.required(at, "must be given") };
+        not_negative(spec.replicas, at.field("replicas"), bad);
+        not_negative(spec.min_ready_seconds, at.field("minReadySeconds"), bad);
+        selects(&spec.selector, spec.template.as_ref(), &at, bad);
+    }
+
+    fn validate_update(&self, old: &Self, bad: &mut Faults) {
+        if let (Some(new), Some(old)) = (&self.spec, &old.spec)
+            && new.selector != old.selector
+        {
+            meta::immutable(Path::root().field("spec").field("selector"), bad);
+        }
+    }
+}

@@ -6,6 +6,8 @@ use k8s_openapi::api::{
 };
 
 use crate::{
+    faults::{Cause, Faults, Path},
+    names::Rule,
     registry::{Kind, Scope},
     typed::Typed,
 };
@@ -35,8 +37,47 @@ pub fn token() -> Kind {
     Kind::review::<TokenReview>("tokenreviews", Scope::Cluster)
 }
 
-impl Typed for SelfSubjectAccessReview {}
-impl Typed for SelfSubjectRulesReview {}
-impl Typed for SubjectAccessReview {}
-impl Typed for SelfSubjectReview {}
-impl Typed for TokenReview {}
+impl Typed for SelfSubjectAccessReview {
+    const NAME: Option<Rule> = None;
+
+    fn validate(&self, bad: &mut Faults) {
+        about(self.spec.resource_attributes.is_some(), self.spec.non_resource_attributes.is_some(), bad);
+    }
+}
+
+impl Typed for SelfSubjectRulesReview {
+    const NAME: Option<Rule> = None;
+}
+
+impl Typed for SubjectAccessReview {
+    const NAME: Option<Rule> = None;
+
+    fn validate(&self, bad: &mut Faults) {
+        about(self.spec.resource_attributes.is_some(), self.spec.non_resource_attributes.is_some(), bad);
+        let user = self.spec.user.as_ref().is_some_and(|u| !u.is_empty());
+        if !user && self.spec.groups.as_ref().is_none_or(Vec::is_empty) {
+            bad.required(Path::root().field("spec").field("user"), "must be given, or groups");
+        }
+    }
+}
+
+impl Typed for SelfSubjectReview {
+    const NAME: Option<Rule> = None;
+}
+
+impl Typed for TokenReview {
+    const NAME: Option<Rule> = None;
+
+    fn validate(&self, bad: &mut Faults) {
+        if self.spec.token.is_empty() {
+            bad.required(Path::root().field("spec").field("token"), "must be given");
+        }
+    }
+}
+
+fn about(resource: bool, path: bool, bad: &mut Faults) {
+    if resource == path {
+        let at = Path::root().field("spec").field("resourceAttributes");
+        bad.push(at, Cause::Invalid, "must be given, or nonResourceAttributes, and not both");
+    }
+}

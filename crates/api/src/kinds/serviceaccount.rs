@@ -4,6 +4,8 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 
 use crate::{
     columns::{AGE, NAME, column, count},
+    faults::{Faults, Path},
+    names,
     registry::{Kind, Scope, Subresource},
     typed::Typed,
 };
@@ -18,4 +20,11 @@ pub fn kind() -> Kind {
     }
 }
 
-impl Typed for ServiceAccount {}
+impl Typed for ServiceAccount {
+    fn validate(&self, bad: &mut Faults) {
+        for (index, secret) in self.image_pull_secrets.iter().flatten().enumerate() {
+            let at = Path::root().field("imagePullSecrets").index(index).field("name");
+            bad.named(at, &secret.name, names::subdomain);
+        }
+    }
+}

@@ -5,11 +5,28 @@ use serde_json::{Value, json};
 
 use crate::{
     columns::{AGE, NAME, column, text_or_none, wide},
+    faults::{Faults, Path},
     registry::{Kind, Scope, Strategy, Subresource},
-    typed::Typed,
+    typed::{Typed, decode},
 };
 
+mod container;
+mod context;
+mod default;
+mod probe;
 mod row;
+mod source;
+mod spec;
+mod status;
+mod update;
+mod volume;
+
+pub(crate) use default::spec as default_spec;
+pub use source::entry;
+pub(crate) use spec::{Owner, validate as validate_spec};
+pub use status::{
+    Amounts, active, available, condition, ended, is_sidecar, limits, limits_of, phase, qos, ready, requests,
+};
 
 /// Pod.
 pub fn kind() -> Kind {
@@ -42,6 +59,9 @@ pub fn kind() -> Kind {
             before_create: |new| {
                 new["metadata"]["generation"] = json!(1);
                 new["status"] = json!({"phase": "Pending"});
+                if let Some(spec) = decode::<Pod>(new).ok().and_then(|pod| pod.spec) {
+                    new["status"]["qosClass"] = qos(&spec).into();
+                }
             },
             fields,
             grace: |pod, asked| grace(pod, asked),
@@ -74,4 +94,20 @@ fn fields(pod: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-impl Typed for Pod {}
+impl Typed for Pod {
+    fn default(&mut self) {
+        default::pod(self);
+    }
+
+    fn validate(&self, bad: &mut Faults) {
+        let at = Path::root().field("spec");
+        match &self.spec {
+            Some(spec) => validate_spec(spec, Owner::Pod, &at, bad),
+            None => bad.required(at, "must be given"),
+        }
+    }
+
+    fn validate_update(&self, old: &Self, bad: &mut Faults) {
+        update::validate(self, old, bad);
+    }
+}
