@@ -1,0 +1,164 @@
+//! Requests and limits as cgroups have them, and the pod's quality of service.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use runtime::Resources;
+
+use crate::pod::{self, Role};
+
+/// Quality of service: who is killed first when memory runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Qos {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl fmt::Display for Qos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+const PERIOD: u64 = 100_000;
+/// The kernel's smallest quota.
+const LEAST_QUOTA: i64 = 1_000;
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+
+/// The class of a pod: Guaranteed when every container has equal requests and limits for CPU and memory.
+pub fn qos(pod: &Pod) -> Qos {
+    let (mut any, mut all_equal) = (false, true);
+    for (_, c) in pod::containers(pod) {
+        for resource in ["cpu", "memory"] {
+            let limit = pod::amount(c, resource, true).filter(|q| !q.is_zero());
+            let request = pod::amount(c, resource, false).filter(|q| !q.is_zero());
+            any |= limit.is_some() || request.is_some();
+            all_equal &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+        }
+    }
+    match (any, all_equal) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+/// The pod's place below the cgroup root.
+pub fn cgroup(instance: &str, pod: &Pod) -> String {
+    let uid = pod::uid(pod);
+    match qos(pod) {
+        Qos::Guaranteed => format!("{instance}/pod{uid}"),
+        Qos::Burstable => format!("{instance}/burstable/pod{uid}"),
+        Qos::BestEffort => format!("{instance}/besteffort/pod{uid}"),
+    }
+}
+
+/// A container's limits. `node_memory` in bytes, for the order in which the kernel kills.
+pub fn container(pod: &Pod, c: &Container, node_memory: u64, pids: Option<i64>) -> Resources {
+    let cpu = pod::amount(c, "cpu", true).map(|q| q.millis()).filter(|m| *m > 0);
+    let request = pod::amount(c, "cpu", false).map(|q| q.millis()).or(cpu).unwrap_or(0);
+    Resources {
+        cpu_shares: Some(shares(request)),
+        cpu_quota: cpu.map(quota),
+        cpu_period: cpu.map(|_| PERIOD),
+        memory: pod::amount(c, "memory", true).map(|q| q.units()).filter(|n| *n > 0),
+        pids,
+        oom_score_adj: Some(oom_score_adj(pod, c, node_memory)),
+    }
+}
+
+/// The limits of the pod as a whole: the sum of its containers', or the largest init container's; none if any has none.
+pub fn sandbox(pod: &Pod, pids: Option<i64>) -> Resources {
+    let sum = |resource: &str, limit: bool| -> Option<i64> {
+        let mut lasting = 0i64;
+        let mut most = 0i64;
+        for (role, c) in pod::containers(pod) {
+            let q = pod::amount(c, resource, limit).or_else(|| pod::amount(c, resource, true))?;
+            let n = if resource == "cpu" { q.millis() } else { q.units() };
+            match role {
+                Role::Init => most = most.max(lasting.saturating_add(n)),
+                Role::Sidecar | Role::Main => lasting = lasting.saturating_add(n),
+            }
+        }
+        Some(lasting.max(most)).filter(|n| *n > 0)
+    };
+    let request: i64 = pod::containers(pod)
+        .filter(|(role, _)| *role != Role::Init)
+        .filter_map(|(_, c)| pod::amount(c, "cpu", false).or_else(|| pod::amount(c, "cpu", true)))
+        .map(|q| q.millis())
+        .fold(0, i64::saturating_add);
+    let cpu = sum("cpu", true);
+    Resources {
+        cpu_shares: Some(shares(request)),
+        cpu_quota: cpu.map(quota),
+        cpu_period: cpu.map(|_| PERIOD),
+        memory: sum("memory", true),
+        pids,
+        oom_score_adj: None,
+    }
+}
+
+fn shares(millis: i64) -> u64 {
+    (u64::try_from(millis).unwrap_or(0).saturating_mul(1024) / 1000).clamp(LEAST_SHARES, MOST_SHARES)
+}
+
+fn quota(millis: i64) -> i64 {
+    (millis.saturating_mul(PERIOD as i64) / 1000).max(LEAST_QUOTA)
+}
+
+/// As kubelet's: the more a container asked for, the later it goes.
+fn oom_score_adj(pod: &Pod, c: &Container, node_memory: u64) -> i32 {
+    match qos(pod) {
+        Qos::Guaranteed => -997,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let asked = pod::amount(c, "memory", false).or_else(|| pod::amount(c, "memory", true));
+            let asked = asked.map_or(0, |q| q.units().max(0));
+            let share = i128::from(asked) * 1000 / i128::from(node_memory.max(1));
+            i32::try_from((1000 - share).clamp(3, 999)).unwrap_or(999)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(resources: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [
+            {"name": "c", "resources": resources}]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn classes() {
+        let full = json!({"cpu": "500m", "memory": "1Gi"});
+        for (resources, class, path) in [
+            (json!({}), Qos::BestEffort, "i/besteffort/podu"),
+            (json!({"limits": full}), Qos::Guaranteed, "i/podu"),
+            (json!({"limits": full, "requests": {"cpu": "0.5", "memory": "1024Mi"}}), Qos::Guaranteed, "i/podu"),
+            (json!({"requests": full}), Qos::Burstable, "i/burstable/podu"),
+            (json!({"limits": {"cpu": "1"}}), Qos::Burstable, "i/burstable/podu"),
+        ] {
+            let pod = pod(resources);
+            assert_eq!(qos(&pod), class);
+            assert_eq!(cgroup("i", &pod), path);
+        }
+    }
+
+    #[test]
+    fn values() {
+        let pod =
+            pod(json!({"limits": {"cpu": "1500m", "memory": "64Mi"}, "requests": {"cpu": "250m", "memory": "32Mi"}}));
+        let c = &pod::spec(&pod).containers[0];
+        let r = container(&pod, c, 1 << 30, Some(100));
+        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (Some(256), Some(150_000), Some(100_000)));
+        assert_eq!((r.memory, r.pids, r.oom_score_adj), (Some(64 << 20), Some(100), Some(969)));
+        assert_eq!(sandbox(&pod, None).memory, Some(64 << 20));
+    }
+}
