@@ -42,6 +42,8 @@ pub struct Context {
 
 #[derive(Subcommand)]
 enum Verb {
+    Up(verbs::up::Up),
+    Down(verbs::down::Down),
     Apply(verbs::apply::Apply),
     Get(verbs::get::Get),
     Describe(verbs::describe::Describe),
@@ -68,6 +70,8 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let context = Context { host: Host::below(&self.root), kubeconfig: self.kubeconfig, namespace: self.namespace };
         match self.verb {
+            Verb::Up(verb) => verb.run(&context),
+            Verb::Down(verb) => wait(verb.run(&context)),
             Verb::Apply(verb) => wait(verb.run(&context)),
             Verb::Get(verb) => wait(verb.run(&context)),
             Verb::Describe(verb) => wait(verb.run(&context)),

@@ -43,11 +43,6 @@ impl Host {
         self.etc().join("kubeconfig.yaml")
     }
 
-    /// What is in [`Host::etc`] without anyone having written it there by hand.
-    pub fn etc_generated(&self) -> PathBuf {
-        self.kubeconfig()
-    }
-
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.etc().join("config.yaml")

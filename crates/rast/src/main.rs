@@ -1,11 +1,14 @@
 //! The rast program: operating system, container runtime, container manager and API at once.
 
+mod boot;
 mod cli;
 mod cluster;
 mod exit;
 mod host;
+mod lock;
 mod manifest;
 mod output;
+mod settings;
 mod target;
 mod terminal;
 mod until;
@@ -19,6 +22,14 @@ use clap::Parser as _;
 use crate::{cli::Cli, exit::Exit};
 
 fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
+        // Run by programs, not by people; the helper must be alone in its process, before any thread.
+        Some("helper") => return runtime::helper::main(args),
+        Some("cni") => return verbs::cni::main(),
+        None if verbs::cni::called() => return verbs::cni::main(),
+        _ => {}
+    }
     let cli = Cli::parse();
     if let Err(error) = telemetry::init(&cli.log()) {
         eprintln!("rast: {error}");

@@ -7,7 +7,7 @@ use apiserver::{
     Audit, Authenticator, Identity, Server,
     authn::StoredHolders,
     pki::{Names, Pki, Tls},
-    rbac::Rbac,
+    rbac::{MASTERS, NODES, Rbac},
 };
 use jiff::Timestamp;
 use store::{Embedded, Store};
@@ -15,6 +15,10 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::nodes::Here;
 use crate::{host::Host, settings::Settings};
+
+/// Bytes of an audit log before the next one is begun, and how many full ones are kept.
+const AUDIT_SIZE: u64 = 64 << 20;
+const AUDIT_KEPT: u32 = 4;
 
 /// A running control plane.
 pub struct Control {
@@ -40,8 +44,8 @@ impl Control {
         let nodes = Arc::new(Here::new(node));
         let server = Server::new(apiserver::Config {
             authenticator: Arc::new(Authenticator::new(&pki, Arc::new(StoredHolders(store.clone())), clock.clone())?),
-            authorizer: Rbac::start(store.clone()).await?,
-            audit: Arc::new(Audit::open(&host.audit())?),
+            authorizer: Rbac::open(store.clone(), now).await?,
+            audit: Arc::new(audit(host)?),
             nodes: nodes.clone(),
             version: version(),
             store,
@@ -69,15 +73,11 @@ impl Control {
     /// The API for a component of this process, with the component's own rights.
     pub fn client(&self, component: &str) -> kube::Client {
         let identity = match component {
-            "node" => Identity::system(&format!("node:{}", self.node), &["system:nodes"]),
-            other => Identity::system(other, &["system:masters"]),
+            "node" => Identity::system(&format!("node:{}", self.node), &[NODES]),
+            "masters" => Identity::system("rast", &[MASTERS]),
+            other => Identity::system(other, &[]),
         };
         kube::Client::new(self.server.local(identity), "default")
-    }
-
-    /// What the controllers are told.
-    pub fn controllers(&self) -> controllers::Config {
-        controllers::Config { ca: self.ca.clone() }
     }
 
     /// Ends the API: open requests first.
@@ -85,6 +85,13 @@ impl Control {
         self.server.stop();
         Ok(self.served.await??)
     }
+}
+
+fn audit(host: &Host) -> Result<Audit> {
+    let dir = host.audit();
+    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let path = dir.join("audit.log");
+    Audit::open(&path, AUDIT_SIZE, AUDIT_KEPT).with_context(|| format!("open {}", path.display()))
 }
 
 fn names(settings: &Settings, node: &str) -> Names {

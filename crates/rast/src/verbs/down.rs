@@ -1,9 +1,10 @@
 //! `rast down`: ends the instance and everything it runs, and puts the host back as it was.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use images::Images;
 use network::{Network as _, Routed};
 use runtime::{Keeper, Runtime as _};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -42,30 +43,43 @@ impl Down {
             return Ok(());
         }
         let lock = Lock::take(&host.run())?;
-        let mut failures = Vec::new();
-        let mut note = |doing: &str, result: Result<()>| {
-            if let Err(error) = result {
-                failures.push(format!("{doing}: {error:#}"));
-            }
-        };
-        note("end the containers", containers(host).await);
-        note("take the network down", network(host).await);
-        note("take the volumes away", volumes(host).await);
-        if failures.is_empty() {
-            for dir in [host.etc_generated(), host.logs(), host.audit()] {
-                note("clean up", remove(&dir));
+        let mut failures = Failures::default();
+        failures.note("end the containers", containers(host).await);
+        failures.note("take the network down", network(host).await);
+        failures.note("take the volumes away", volumes(host));
+        failures.note("discard the containers' layers", layers(host).await);
+        // What did not end may still have its files open or mounted: they stay for the next try.
+        if failures.0.is_empty() {
+            for dir in [host.kubeconfig(), host.logs(), host.audit()] {
+                failures.note("clean up", remove(&dir));
             }
             if self.purge {
                 for dir in [host.state(), host.etc()] {
-                    note("purge", remove(&dir));
+                    failures.note("purge", remove(&dir));
                 }
             }
-            note("clean up", remove(&host.run()));
+            failures.note("clean up", remove(&host.run()));
         }
         drop(lock);
-        match failures.is_empty() {
+        failures.into_result()
+    }
+}
+
+/// What went wrong so far.
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn note(&mut self, doing: &str, result: Result<()>) {
+        if let Err(error) = result {
+            self.0.push(format!("{doing}: {error:#}"));
+        }
+    }
+
+    fn into_result(self) -> Result<()> {
+        match self.0.is_empty() {
             true => Ok(()),
-            false => Err(Failure::new(Exit::Failed, failures.join("\n      ")).into()),
+            false => Err(Failure::new(Exit::Failed, self.0.join("\n      ")).into()),
         }
     }
 }
@@ -103,9 +117,22 @@ async fn network(host: &Host) -> Result<()> {
     Ok(Routed::open(settings.network(host)).await?.teardown().await?)
 }
 
-async fn volumes(host: &Host) -> Result<()> {
-    let volumes = Volumes::open(&host.state().join("volumes"), &host.run().join("volumes"))?;
-    Ok(volumes.collect(&Default::default()).await?)
+fn volumes(host: &Host) -> Result<()> {
+    let volumes = Volumes::open(&host.state(), &host.run())?;
+    volumes.collect(&BTreeSet::new())?;
+    Ok(volumes.close()?)
+}
+
+async fn layers(host: &Host) -> Result<()> {
+    let dir = host.state().join("images");
+    if !dir.exists() {
+        return Ok(());
+    }
+    let images = Images::open(&dir, images::Config::default())?;
+    for id in images.snapshots().await? {
+        images.discard(&id).await?;
+    }
+    Ok(())
 }
 
 /// Removes a file or a directory with what is in it; absent is done.

@@ -1,9 +1,11 @@
 //! The verbs, a file each.
 
 pub mod apply;
+pub mod cni;
 pub mod completion;
 pub mod delete;
 pub mod describe;
+pub mod down;
 pub mod exec;
 pub mod get;
 pub mod images;
@@ -12,5 +14,6 @@ pub mod pull;
 pub mod rollout;
 pub mod run;
 pub mod scale;
+pub mod up;
 pub mod wait;
 pub mod why;
