@@ -119,9 +119,9 @@ fn parse(given: &str) -> Result<Reference, &'static str> {
     Ok(Reference { registry, repository, tag, digest })
 }
 
-/// Docker's rule for telling a registry from the first part of a repository.
+/// Docker's rule for telling a registry from the first part of a repository, but that a bare upper case word is neither.
 fn is_host_like(first: &str) -> bool {
-    first == "localhost" || first.contains(['.', ':', '[']) || first.bytes().any(|b| b.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':', '['])
 }
 
 fn host(given: &str) -> Result<String, &'static str> {
@@ -196,7 +196,7 @@ mod tests {
             ("[::1]:5000/x:1", "[::1]:5000/x:1"),
             ("[::1]/x", "[::1]/x:latest"),
             ("ghcr.io/a__b/c--d.e:V1", "ghcr.io/a__b/c--d.e:V1"),
-            ("REG/x", "reg/x:latest"),
+            ("REG.io/x", "reg.io/x:latest"),
             (&format!("x@{d}"), &format!("docker.io/library/x@{d}")),
             (&format!("x:1@{d}"), &format!("docker.io/library/x:1@{d}")),
         ] {

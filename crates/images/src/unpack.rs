@@ -213,12 +213,14 @@ impl<'a> Unpacker<'a> {
                     self.implied.insert(path[..done + name.len()].to_vec());
                     self.directory(&name_c)?
                 }
-                Err(e @ (Errno::NOTDIR | Errno::LOOP)) => match self.stat(&name_c) {
+                Err(Errno::NOTDIR | Errno::LOOP) => match self.stat(&name_c) {
                     Some(stat) if is_whiteout(&stat) => {
                         self.implied.insert(path[..done + name.len()].to_vec());
                         self.directory(&name_c)?
                     }
-                    _ if e == Errno::LOOP => return Err("leads through a symlink".into()),
+                    Some(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => {
+                        return Err("leads through a symlink".into());
+                    }
                     _ => return Err("leads through what is not a directory".into()),
                 },
                 Err(e) => return Err(Fault::Kernel("open its directory", e)),
