@@ -157,3 +157,6 @@ where
         self.0.call(request)
     }
 }
+
+#[cfg(test)]
+mod tests;

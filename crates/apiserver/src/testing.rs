@@ -51,6 +51,26 @@ impl Nodes for Echo {
     }
 }
 
+/// A server of the built-in kinds that knows nobody and lets all but mallory do everything.
+pub(crate) fn config(store: Arc<dyn store::Store>, clock: crate::Clock) -> Config {
+    Config {
+        store,
+        registry: Arc::new(api::builtin()),
+        authenticator: Arc::new(Authenticator::default()),
+        authorizer: Arc::new(Anything),
+        audit: Arc::new(Audit::default()),
+        nodes: Arc::new(Echo),
+        version: Version {
+            major: "1".into(),
+            minor: "36".into(),
+            git_version: "v1.36.0".into(),
+            git_commit: String::new(),
+            build_date: String::new(),
+        },
+        clock,
+    }
+}
+
 /// A server over a store of its own, its clock and a client.
 pub(crate) struct Fixture {
     pub(crate) server: Server,
@@ -70,24 +90,8 @@ impl Fixture {
     async fn over(store: Arc<dyn store::Store>, dir: tempfile::TempDir) -> Self {
         let clock = Arc::new(AtomicI64::new(1_767_323_045));
         let time = clock.clone();
-        let server = Server::new(Config {
-            store,
-            registry: Arc::new(api::builtin()),
-            authenticator: Arc::new(Authenticator::default()),
-            authorizer: Arc::new(Anything),
-            audit: Arc::new(Audit::default()),
-            nodes: Arc::new(Echo),
-            version: Version {
-                major: "1".into(),
-                minor: "36".into(),
-                git_version: "v1.36.0".into(),
-                git_commit: String::new(),
-                build_date: String::new(),
-            },
-            clock: Arc::new(move || {
-                jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-            }),
-        });
+        let now = move || jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or_default();
+        let server = Server::new(config(store, Arc::new(now)));
         server.ready().await;
         let client = server.local(Identity::system("admin", &["system:masters"]));
         let fixture = Self { server, client, clock, _dir: dir };
