@@ -4,4 +4,5 @@ pub(crate) mod apply;
 pub(crate) mod fields;
 pub(crate) mod json;
 pub(crate) mod managed;
+pub(crate) mod place;
 pub(crate) mod strategic;

@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use super::{
-    fields::{Fields, Place},
+    fields::Fields,
     managed::{Managed, Operation, Writer, without_system},
+    place::Place,
 };
 
 /// A field that someone else manages with another value: who, and where.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use api::Kind;
 use serde_json::{Map, Value, json};
 
-use super::strategic::{Keys, keys};
+use super::place::Place;
 
 /// A set of fields of an object. A step is in the form of `FieldsV1`: `f:NAME` for a field, `k:{…}` for the item
 /// of a list with these keys, `v:…` for an item of a list of scalars.
@@ -14,37 +13,6 @@ pub(crate) struct Fields {
     /// Whether this very place is in the set.
     here: bool,
     below: BTreeMap<String, Fields>,
-}
-
-/// Where in a kind's type a value stands: its field names, without list items.
-pub(crate) struct Place<'a> {
-    kind: &'a Kind,
-    path: Vec<String>,
-}
-
-impl<'a> Place<'a> {
-    /// The object itself.
-    pub(crate) fn root(kind: &'a Kind) -> Self {
-        Self { kind, path: Vec::new() }
-    }
-
-    /// Runs `f` one field further down.
-    pub(crate) fn within<R>(&mut self, field: &str, f: impl FnOnce(&mut Self) -> R) -> R {
-        self.path.push(field.to_owned());
-        let result = f(self);
-        self.path.pop();
-        result
-    }
-
-    /// How the list here is merged.
-    pub(crate) fn keys(&self) -> Keys {
-        keys(self.kind, &self.path)
-    }
-
-    /// How many fields down.
-    pub(crate) fn depth(&self) -> usize {
-        self.path.len()
-    }
 }
 
 impl Fields {

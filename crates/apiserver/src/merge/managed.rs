@@ -3,7 +3,7 @@
 use api::Kind;
 use serde_json::{Value, json};
 
-use super::fields::{Fields, Place};
+use super::{fields::Fields, place::Place};
 
 /// How a manager wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,58 +3,8 @@
 use api::Kind;
 use serde_json::{Map, Value, json};
 
-use super::fields::Place;
+use super::place::Place;
 use crate::{ApiError, Result};
-
-/// How a list (or map) of a kind is merged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Keys {
-    /// The fields that together tell items apart (server-side apply).
-    pub(crate) apply: &'static [&'static str],
-    /// The field that tells items apart in a strategic merge patch.
-    pub(crate) patch: Option<&'static str>,
-    /// A list of scalars merged as a set.
-    pub(crate) set: bool,
-    /// Replaced as a whole, map or list.
-    pub(crate) atomic: bool,
-}
-
-/// How the value at `path` (field names, no list items) of this kind is merged.
-pub(crate) fn keys(_kind: &Kind, path: &[String]) -> Keys {
-    let by = |apply, patch| Keys { apply, patch: Some(patch), ..Keys::default() };
-    match path.last().map(String::as_str) {
-        Some("containers" | "initContainers" | "ephemeralContainers" | "volumes" | "imagePullSecrets" | "env") => {
-            by(&["name"], "name")
-        }
-        Some("volumeMounts") => by(&["mountPath"], "mountPath"),
-        Some("ports") => by(&["containerPort", "protocol"], "containerPort"),
-        Some("conditions") => by(&["type"], "type"),
-        Some("ownerReferences") => by(&["uid"], "uid"),
-        Some("finalizers") => Keys { set: true, ..Keys::default() },
-        Some("selector" | "labelSelector") => Keys { atomic: true, ..Keys::default() },
-        _ => Keys::default(),
-    }
-}
-
-impl Keys {
-    /// The step that leads to an item, as `FieldsV1` writes it; `None` when items have no identity. A key that
-    /// the item leaves out is left out of the step (the API fills in `protocol`).
-    pub(crate) fn step(&self, item: &Value) -> Option<String> {
-        if self.set {
-            return (!item.is_object() && !item.is_array()).then(|| format!("v:{item}"));
-        }
-        let mut keys: Map<String, Value> = Map::new();
-        for key in self.apply {
-            match item.get(key) {
-                Some(value) => keys.insert((*key).into(), value.clone()),
-                None if *key == "protocol" => keys.insert("protocol".into(), json!("TCP")),
-                None => None,
-            };
-        }
-        keys.sort_keys();
-        (!keys.is_empty()).then(|| format!("k:{}", Value::Object(keys)))
-    }
-}
 
 /// Applies a strategic merge patch to a copy of `object`.
 pub(crate) fn patch(kind: &Kind, object: &Value, patch: &Value) -> Result<Value> {

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use super::{Conflict, apply};
 use crate::{
     merge::{
-        fields::{Fields, Place},
+        fields::Fields,
         managed::{Managed, Operation, Writer},
+        place::Place,
     },
     testing::kind,
 };
