@@ -5,6 +5,7 @@
 //! discovery, OpenAPI, tables, RBAC, audit and completion.
 
 pub mod columns;
+mod compatibility;
 pub mod faults;
 pub mod kinds;
 pub mod mergekeys;
@@ -21,6 +22,7 @@ pub mod support;
 pub mod typed;
 mod unknown;
 
+pub use compatibility::compatibility;
 pub use faults::{Cause, Fault, Faults, Path};
 pub use kinds::{builtin, pod};
 pub use quantity::Quantity;

@@ -2,14 +2,7 @@
 //!
 //! The types of `k8s-openapi` do not carry these, so the table is ours; tests hold it against the types.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::LazyLock,
-};
-
-use serde_json::Value;
-
-use crate::schema::{self, Version};
+use std::{collections::HashMap, sync::LazyLock};
 
 /// How the items of a list are told apart (`x-kubernetes-list-type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,62 +141,97 @@ pub fn is_atomic(definition: &str) -> bool {
 }
 
 /// What a field of a definition holds; `None` for a plain value or a field that is not known.
-///
-/// Scalars are left out of the table behind this, which is made once from the types of the built-in kinds.
 pub fn child(definition: &str, field: &str) -> Option<&'static Child> {
-    CHILDREN.get(definition)?.get(field)
+    CHILDREN.get(definition)?.iter().find(|(name, _)| *name == field).map(|(_, child)| child)
 }
 
-type Fields = BTreeMap<&'static str, Child>;
+/// Every field that holds more than a plain value. Committed, for making it from the types takes 6 MiB; a test
+/// compares.
+const FIELDS: &str = include_str!("fields.txt");
 
-static CHILDREN: LazyLock<HashMap<&'static str, Fields>> = LazyLock::new(|| {
-    let raw = schema::raw(&crate::builtin(), Version::V2);
-    // The names are needed for as long as the table is: for ever.
-    let names: BTreeMap<&str, &'static str> = raw.keys().map(|name| (&**name, &*name.clone().leak())).collect();
-    let target = |schema: &Value| -> Option<&'static str> {
-        let name = schema["$ref"].as_str()?.strip_prefix("#/definitions/")?;
-        raw.get(name)?.get("properties")?;
-        names.get(name).copied()
-    };
-    let mut all = HashMap::new();
-    for (name, definition) in &raw {
-        let mut fields = Fields::new();
-        for (field, schema) in definition["properties"].as_object().into_iter().flatten() {
-            let rule = rule(name, field);
-            let list = rule.map_or(ListType::Atomic, |r| r.list);
-            let (inner, shape) = match (&schema["items"], &schema["additionalProperties"]) {
-                (items @ Value::Object(_), _) => (target(items), Shape::List(list)),
-                (_, values @ Value::Object(_)) => (target(values), Shape::Map),
-                _ => (target(schema), Shape::Single),
-            };
-            if inner.is_none() && shape == Shape::Single {
-                continue;
+static CHILDREN: LazyLock<HashMap<&'static str, Vec<(&'static str, Child)>>> = LazyLock::new(|| {
+    let mut all: HashMap<_, Vec<_>> = HashMap::new();
+    let mut definition = "";
+    for line in FIELDS.lines() {
+        match line.split_once(' ') {
+            None => definition = line,
+            Some((field, rest)) => {
+                let (shape, target) = rest.split_once(' ').unwrap_or((rest, ""));
+                all.entry(definition).or_default().push((field, held(definition, field, shape, target)));
             }
-            let child = Child {
-                definition: inner,
-                shape,
-                patch_key: rule.and_then(|r| r.patch_key),
-                strategy: rule.and_then(|r| r.strategy),
-                atomic: match shape {
-                    Shape::List(list) => list == ListType::Atomic,
-                    Shape::Map => false,
-                    Shape::Single => inner.is_some_and(is_atomic),
-                },
-            };
-            fields.insert(field.clone().leak(), child);
-        }
-        if !fields.is_empty() {
-            all.insert(names[&**name], fields);
         }
     }
     all
 });
 
+fn held(definition: &str, field: &str, shape: &str, target: &'static str) -> Child {
+    let rule = rule(definition, field);
+    let inner = Some(target).filter(|t| !t.is_empty());
+    let list = rule.map_or(ListType::Atomic, |r| r.list);
+    let (shape, atomic) = match shape {
+        "list" => (Shape::List(list), list == ListType::Atomic),
+        "map" => (Shape::Map, false),
+        _ => (Shape::Single, inner.is_some_and(is_atomic)),
+    };
+    Child {
+        definition: inner,
+        shape,
+        patch_key: rule.and_then(|r| r.patch_key),
+        strategy: rule.and_then(|r| r.strategy),
+        atomic,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{env, fmt::Write, fs};
+
+    use serde_json::Value;
+
     use super::*;
+    use crate::schema::{self, Version};
 
     const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
+
+    /// The table as the types have it: a definition, then its fields with shape and target.
+    fn fields() -> String {
+        let raw = schema::raw(&crate::builtin(), Version::V2);
+        let target = |schema: &Value| {
+            let name = schema["$ref"].as_str()?.strip_prefix("#/definitions/")?;
+            raw.get(name)?.get("properties").map(|_| name.to_owned())
+        };
+        let mut text = String::new();
+        let mut names: Vec<&String> = raw.keys().collect();
+        names.sort();
+        for name in names {
+            let mut lines = String::new();
+            for (field, schema) in raw[name]["properties"].as_object().into_iter().flatten() {
+                let (inner, shape) = match (&schema["items"], &schema["additionalProperties"]) {
+                    (items @ Value::Object(_), _) => (target(items), "list"),
+                    (_, values @ Value::Object(_)) => (target(values), "map"),
+                    _ => (target(schema), "one"),
+                };
+                if inner.is_some() || shape != "one" {
+                    let line = format!("{field} {shape} {}", inner.unwrap_or_default());
+                    writeln!(lines, "{}", line.trim_end()).unwrap();
+                }
+            }
+            if !lines.is_empty() {
+                write!(text, "{name}\n{lines}").unwrap();
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn the_committed_fields_are_the_types_own() {
+        let fields = fields();
+        if env::var_os("RAST_BLESS").is_some() {
+            fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/fields.txt"), &fields).unwrap();
+        } else {
+            assert!(FIELDS == fields, "fields.txt is stale: run RAST_BLESS=1 cargo nextest run -p api fields");
+        }
+    }
 
     #[test]
     fn the_table_names_lists_and_keys_that_exist() {
