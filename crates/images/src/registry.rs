@@ -118,8 +118,19 @@ impl Session {
 
     /// A small blob, verified.
     pub async fn blob(&self, what: &str, wanted: &Descriptor) -> Result<Bytes> {
-        let answer = self.get(&format!("blobs/{}", wanted.digest), 0).await?;
-        let bytes = self.body(answer, MANIFEST_LIMIT, what).await?;
+        if wanted.size > MANIFEST_LIMIT {
+            return Err(Error::TooLarge { what: format!("{what}, bytes"), limit: MANIFEST_LIMIT });
+        }
+        let (into, mut chunks) = mpsc::channel::<Bytes>(1);
+        let collect = async {
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = chunks.recv().await {
+                bytes.extend_from_slice(&chunk);
+            }
+            bytes.freeze()
+        };
+        let (downloaded, bytes) = tokio::join!(self.download(wanted, into, |_| {}), collect);
+        downloaded?;
         verify(what, &bytes, &wanted.digest)?;
         Ok(bytes)
     }
