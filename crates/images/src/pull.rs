@@ -33,11 +33,14 @@ pub struct Puller {
     pub limits: Limits,
     slots: Semaphore,
     layers: Keyed<Digest>,
-    flights: Mutex<HashMap<Flight, (WeakShared<BoxFuture<'static, Result<Image>>>, watch::Receiver<Progress>)>>,
+    flights: Mutex<HashMap<Key, Flight>>,
 }
 
 /// Pulls that are one: the same image for the same rights.
-type Flight = (Reference, Credentials);
+type Key = (Reference, Credentials);
+type Outcome = BoxFuture<'static, Result<Image>>;
+/// A pull under way; it ends with the last of those who hold it strongly.
+type Flight = (WeakShared<Outcome>, watch::Receiver<Progress>);
 
 impl Puller {
     pub fn new(store: Arc<Store>, config: &Config) -> Self {
@@ -77,7 +80,7 @@ impl Puller {
         self: &Arc<Self>,
         reference: &Reference,
         credentials: &Credentials,
-    ) -> (Shared<BoxFuture<'static, Result<Image>>>, watch::Receiver<Progress>) {
+    ) -> (Shared<Outcome>, watch::Receiver<Progress>) {
         let key = (reference.clone(), credentials.clone());
         let mut flights = self.flights.lock().unwrap_or_else(|e| e.into_inner());
         flights.retain(|_, (flight, _)| flight.upgrade().is_some());

@@ -58,7 +58,7 @@ async fn pulled_once_and_found_again() {
     for name in [server.reference().to_string(), image.id.clone(), image.digest.clone()] {
         assert_eq!(place.images.get(&name).await.unwrap().as_ref(), Some(&image), "{name}");
     }
-    assert_eq!(place.images.list().await.unwrap(), [image.clone()]);
+    assert_eq!(place.images.list().await.unwrap(), std::slice::from_ref(&image));
     assert_eq!(pull(&place.images, &server.reference()).await.unwrap(), image);
     assert_eq!(server.seen("/blobs/").len(), 3, "nothing is fetched again");
     // By digest, and after a restart.
