@@ -420,7 +420,10 @@ impl Observed {
                 });
             }
         }
-        if let Some(ended) = early {
+        if let Some(mut ended) = early {
+            if let (None, State::Running { since }) = (ended.since, &self.container(name).state) {
+                ended.since = Some(*since);
+            }
             self.finish(name, ended, false);
         }
     }

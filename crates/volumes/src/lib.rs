@@ -71,7 +71,7 @@ impl Volumes {
         use std::{io::Write, os::unix::fs::OpenOptionsExt, os::unix::fs::PermissionsExt};
         let dir = self.disk(pod)?.join("files");
         tree::make_private(&dir)?;
-        let path = dir.join(component(name)?);
+        let path = self.file_path(pod, name)?;
         let mut open = std::fs::OpenOptions::new();
         open.write(true).create(true).truncate(bytes.is_some()).mode(mode).custom_flags(libc_nofollow());
         let mut file = open.open(&path).at("open", &path)?;
@@ -80,6 +80,11 @@ impl Volumes {
             file.write_all(bytes).at("write", &path)?;
         }
         Ok(path)
+    }
+
+    /// Where [`Volumes::file`] puts a file.
+    pub fn file_path(&self, pod: &str, name: &str) -> Result<PathBuf> {
+        Ok(self.disk(pod)?.join("files").join(component(name)?))
     }
 
     fn disk(&self, pod: &str) -> Result<PathBuf> {

@@ -83,6 +83,14 @@ impl Volumes {
     }
 }
 
+impl Volumes {
+    /// Where a volume that was projected lies, whichever way.
+    pub fn projected(&self, pod: &str, name: &str) -> Result<PathBuf> {
+        let secret = self.secrets.join(component(pod)?).join(component(name)?);
+        if secret.exists() { Ok(secret) } else { self.volume(pod, name) }
+    }
+}
+
 /// The components of a file's path; none may look like the machinery.
 fn parts(path: &str) -> Result<Vec<&str>> {
     let parts = relative(path)?;
