@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release -p images --example pull -- 127.0.0.1:5000/bench:1 /var/tmp/images
 
+#![allow(clippy::print_stdout)]
+
 use images::{Config, Credentials, Images, Keyring, Reference};
 use std::{path::Path, time::Instant};
 

@@ -263,10 +263,13 @@ impl Store {
                 self.put(&stage.join("layer.json"), &Record { unpacked }, false)?;
                 fs::rename(&stage, self.done(&expected.diff_id)).or_else(present).map_err(|e| at(&stage, e))
             });
-        if unpacked.is_err() {
+        unpacked.map_err(|e| {
             let _ = walk::remove_path(&stage);
-        }
-        unpacked
+            match e {
+                Error::DiskFull { .. } => Error::DiskFull { path: self.root.clone() },
+                e => e,
+            }
+        })
     }
 
     /// Gives finished layers their place; call after [`Store::sync`].

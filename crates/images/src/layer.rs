@@ -148,7 +148,7 @@ impl<R: Read> Read for Metered<'_, R> {
         if self.out > self.limits.bytes {
             return too_large("unpacked bytes", self.limits.bytes);
         }
-        if self.out > self.limits.free && self.out / self.limits.ratio > self.came.get() {
+        if self.out > self.limits.free && self.out / self.limits.ratio.max(1) > self.came.get() {
             return too_large("unpacked bytes to a compressed one", self.limits.ratio);
         }
         Ok(n)

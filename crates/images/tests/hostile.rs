@@ -6,6 +6,10 @@ use common::{Content, INDEX, Layer, MANIFEST, Place, Tar};
 use images::{Config, Digest, Error, Limits};
 use serde_json::json;
 
+/// From a layer in staging to the directory that holds `store` and `outside`.
+const UP: &str = "../../../../..";
+const UP_TO_OUTSIDE: &str = "../../../../../outside";
+
 /// Loads an image of one layer, which must fail and leave nothing.
 async fn refused(tar: Vec<u8>) -> Error {
     refused_with(Config::default(), &[Layer::gzip(tar)]).await
@@ -39,13 +43,18 @@ archive_error! {
     nul_in_name: Tar::default().pax(&[("path", b"a\0b")]).file("x", b"x") => "NUL";
     component_of_300_bytes: Tar::default().pax(&[("path", &[b'a'; 300])]).file("x", b"x") => "too long";
     name_1000_deep: Tar::default().pax(&[("path", "a/".repeat(1000).as_bytes())]).dir("x") => "too long";
-    write_through_symlink: Tar::default().symlink("out", "../../../../outside").file("out/evil", b"x") => "symlink";
+    write_through_symlink: Tar::default().symlink("out", UP_TO_OUTSIDE).file("out/evil", b"x") => "symlink";
+    write_through_symlink_in_the_middle: Tar::default().symlink("out", UP).file("out/outside/evil", b"x") => "symlink";
+    implied_directory_through_symlink: Tar::default().symlink("out", UP).file("out/outside/a/b/evil", b"x") => "symlink";
     write_through_absolute_symlink: Tar::default().symlink("out", "/tmp").file("out/evil", b"x") => "symlink";
     write_through_symlink_to_dot: Tar::default().symlink("here", ".").file("here/evil", b"x") => "symlink";
     directory_through_file: Tar::default().file("a", b"x").file("a/b", b"x") => "not a directory";
     hardlink_outside: Tar::default().hardlink("evil", "../outside/kept") => "leads outside";
     hardlink_to_absolute_name: Tar::default().hardlink("evil", "/etc/passwd") => "absolute";
     hardlink_through_symlink: Tar::default().symlink("out", "/etc").hardlink("evil", "out/passwd") => "target";
+    hardlink_through_symlink_then_chmod:
+        Tar::default().symlink("out", UP).hardlink("h", "out/outside/kept").entry("h", b'0', "", 0o777, b"x") => "target";
+    whiteout_through_symlink_in_the_middle: Tar::default().symlink("out", UP).file("out/outside/.wh.kept", b"") => "symlink";
     hardlink_to_symlink_then_chmod:
         Tar::default().symlink("s", "/etc/passwd").hardlink("h", "s").entry("h", b'0', "", 0o777, b"x") => "not a regular file";
     hardlink_to_nothing: Tar::default().hardlink("h", "nothing") => "target";
@@ -56,8 +65,8 @@ archive_error! {
     whiteout_of_nothing: Tar::default().file(".wh.", b"") => "hides";
     whiteout_of_root: Tar::default().file(".wh..", b"") => "hides";
     opaque_root: Tar::default().file(".wh..wh..opq", b"") => "hides the root";
-    whiteout_through_symlink: Tar::default().symlink("out", "../outside").file("out/.wh.kept", b"") => "symlink";
-    opaque_whiteout_on_symlink: Tar::default().symlink("out", "../outside").file("out/.wh..wh..opq", b"") => "symlink";
+    whiteout_through_symlink: Tar::default().symlink("out", UP_TO_OUTSIDE).file("out/.wh.kept", b"") => "symlink";
+    opaque_whiteout_on_symlink: Tar::default().symlink("out", UP_TO_OUTSIDE).file("out/.wh..wh..opq", b"") => "symlink";
     block_device: Tar::default().dir("a").entry("a/sda", b'4', "", 0o666, b"") => "device";
     character_device_0_0: Tar::default().entry("null", b'3', "", 0o666, b"") => "device";
     root_that_is_a_symlink: Tar::default().symlink(".", "/etc") => "replaces the root";
@@ -165,9 +174,10 @@ async fn too_many_entries() {
 #[tokio::test]
 async fn layer_digest_mismatch() {
     let place = Place::new(Config::default());
-    let layer = Layer::plain(Tar::default().file("a", b"right").end());
+    let layer = Layer::gzip(Tar::default().file("a", b"x").end());
     let mut content = Content::image(std::slice::from_ref(&layer));
-    content.blobs.insert(Digest::of(&layer.bytes).to_string(), Tar::default().file("a", b"wrong").end());
+    // The time in gzip's header: the tar inside, and the length, stay the same.
+    content.blobs.get_mut(&Digest::of(&layer.bytes).to_string()).unwrap()[4] ^= 1;
     let archive = content.archive(&place.dir.path().join("image.tar"), "bad:1");
     assert!(matches!(place.images.load(&archive).await, Err(Error::Digest { .. })));
     place.assert_untouched();

@@ -103,7 +103,7 @@ async fn directory_replaced_by_a_symlink_between_layers() {
         &place,
         vec![
             Tar::default().dir("d").file("d/a", b"1"),
-            Tar::default().symlink("d", "../../../../outside"),
+            Tar::default().symlink("d", "../../../../../outside"),
             Tar::default().file("d/kept", b"evil"),
         ],
     )

@@ -1,4 +1,5 @@
 //! A registry on loopback that answers as a test tells it to.
+#![allow(dead_code)]
 
 use super::Content;
 use std::{
