@@ -1,4 +1,11 @@
-//! Admission: what may be written, beyond what is valid in itself.
+//! Admission: what may be written, beyond what is valid in itself. One file a concern.
+
+mod escalation;
+mod namespace;
+mod node;
+mod pod_security;
+mod service_account;
+mod tolerations;
 
 use std::sync::Arc;
 
@@ -6,16 +13,22 @@ use api::{Kind, Registry};
 use serde_json::Value;
 use store::Store;
 
-use crate::{Authorizer, Identity, Result, Warnings};
+use crate::{ApiError, Authorizer, Identity, Result, Warnings};
 
 /// What admission looks at to decide.
 pub struct Admission {
-    #[allow(dead_code)]
     pub(crate) store: Arc<dyn Store>,
     #[allow(dead_code)]
     pub(crate) registry: Arc<Registry>,
-    #[allow(dead_code)]
     pub(crate) authorizer: Arc<dyn Authorizer>,
+}
+
+impl Admission {
+    /// An object as it is stored now.
+    async fn stored(&self, key: &str) -> Result<Option<Value>> {
+        let Some(entry) = self.store.get(key, None).await? else { return Ok(None) };
+        serde_json::from_slice(&entry.value).map(Some).map_err(ApiError::internal)
+    }
 }
 
 /// A write that asks to be admitted.
@@ -40,8 +53,34 @@ pub struct Request<'a> {
     pub warnings: &'a Warnings,
 }
 
+impl Request<'_> {
+    fn refuse(&self, why: &str) -> ApiError {
+        ApiError::refused(self.kind, self.name, why)
+    }
+}
+
 /// Fills in and refuses. Called with defaults applied and before validation; for `delete`, `object` is the one
 /// that goes.
-pub async fn admit(_ctx: &Admission, _req: &Request<'_>, _object: &mut Value) -> Result<()> {
-    Ok(())
+pub async fn admit(ctx: &Admission, req: &Request<'_>, object: &mut Value) -> Result<()> {
+    node::restrict(req, object)?;
+    let create = req.old.is_none();
+    match (&*req.kind.group, &*req.kind.kind, req.subresource, req.verb) {
+        ("", "Namespace", "", "delete") => namespace::keep_system(req),
+        (_, _, _, "delete") => Ok(()),
+        ("", "Namespace", "", _) => namespace::guard_level(ctx, req, object),
+        ("", "Pod", "", _) => {
+            if create {
+                service_account::fill(ctx, req, object).await?;
+                tolerations::fill(object);
+            }
+            pod_security::enforce(ctx, req, object).await
+        }
+        ("", "Pod", "ephemeralcontainers", _) => pod_security::enforce(ctx, req, object).await,
+        ("apps" | "batch", _, "", _) => pod_security::warn(ctx, req, object).await,
+        (crate::rbac::escalation::GROUP, _, "", _) => escalation::check(ctx, req, object).await,
+        _ => Ok(()),
+    }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

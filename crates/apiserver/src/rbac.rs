@@ -22,6 +22,8 @@ use follow::{Change, Follower};
 use node::Placed;
 use policy::Policy;
 
+pub(crate) use node::name as node_name;
+
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 /// The group of node agents, `system:node:NAME` each.

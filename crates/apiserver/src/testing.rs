@@ -96,6 +96,8 @@ impl Fixture {
         let client = server.local(Identity::system("admin", &["system:masters"]));
         let fixture = Self { server, client, clock, _dir: dir };
         fixture.post("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await.expect(201);
+        let account = json!({"metadata": {"name": "default"}});
+        fixture.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
         fixture
     }
 

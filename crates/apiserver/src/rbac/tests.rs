@@ -213,10 +213,13 @@ fn a_node_reaches_its_own_pods_and_no_further() {
 
 // The judge goes through all bindings and all parts of all rules, with no index and no short cut.
 
+/// Namespace and name, those of the role, and the subjects.
+type Bound = (String, String, String, String, Vec<(&'static str, String)>);
+
 #[derive(Clone, Debug)]
 struct World {
     roles: Vec<(String, String, Vec<PolicyRule>)>,
-    bindings: Vec<(String, String, String, String, Vec<(&'static str, String)>)>,
+    bindings: Vec<Bound>,
 }
 
 fn judge(world: &World, who: &Identity, at: &Attributes) -> bool {

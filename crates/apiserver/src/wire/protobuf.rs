@@ -14,9 +14,6 @@ use crate::{ApiError, Result};
 use reader::{Reader, Wire};
 use schema::{Field, Message, Shape, Type};
 
-/// What the bodies are called in `Content-Type`.
-pub(crate) const CONTENT_TYPE: &str = "application/vnd.kubernetes.protobuf";
-
 /// Every body begins with these.
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -148,7 +145,7 @@ fn value(field: &Field, wire: Wire<'_>, before: Option<Value>, depth: usize) -> 
     Ok(match field.ty {
         Type::Bool => Some(wire.varint(number)? != 0).filter(|b| *b || field.keep).map(Value::from),
         Type::Int => Some(wire.varint(number)? as i64).filter(|n| *n != 0 || field.keep).map(Value::from),
-        Type::Double => Some(f64::from_bits(wire.fixed64(number)?)).map(Value::from),
+        Type::Double => Some(Value::from(f64::from_bits(wire.fixed64(number)?))),
         Type::Text => Some(text(wire, number)?).filter(|s| !s.is_empty() || field.keep).map(Value::from),
         Type::Bytes => {
             Some(BASE64_STANDARD.encode(wire.bytes(number)?)).filter(|s| !s.is_empty() || field.keep).map(Value::from)
