@@ -10,7 +10,7 @@ mod shelf;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use api::{Kind, Registry};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use store::{Entry, Event, Rev, Store};
 use tokio::sync::watch;
 
@@ -107,7 +107,7 @@ impl Cache {
         loop {
             tokio::select! {
                 event = events.next() => match event {
-                    Some(event) => self.apply(event?),
+                    Some(event) => self.take_in(event?, &mut events)?,
                     None => return Ok(()),
                 },
                 _ = age.tick() => self.shelves.values().for_each(|s| s.forget_before(RING_AGE)),
@@ -135,19 +135,27 @@ impl Cache {
         Ok(rev)
     }
 
-    fn apply(&self, event: Event) {
-        let (key, rev) = match &event {
-            Event::Put(entry) => (&entry.key, entry.modified),
-            Event::Delete { key, rev } => (key, *rev),
-        };
-        // `/registry/GROUP/PLURAL/`: what comes before the fourth slash.
-        let end = key.match_indices('/').nth(3).map_or(key.len(), |(at, _)| at + 1);
-        if let Some(shelf) = self.shelves.get(&key[..end]) {
-            match event {
-                Event::Put(entry) => shelf.put(entry),
-                Event::Delete { key, rev } => shelf.delete(&key, rev),
+    /// Takes in an event and those that are there behind it: the events of one revision come together, and no
+    /// reader may see a part of them.
+    fn take_in(&self, first: Event, events: &mut BoxStream<'static, store::Result<Event>>) -> store::Result<()> {
+        let mut batch = vec![first];
+        // Unconstrained: tokio's budget must not end the batch within a revision.
+        while let Some(Some(event)) = tokio::task::unconstrained(events.next()).now_or_never() {
+            batch.push(event?);
+        }
+        let last = batch.last().map(Event::rev);
+        let mut runs = HashMap::<String, Vec<Event>>::new();
+        for event in batch {
+            // `/registry/GROUP/PLURAL/`: what comes up to the fourth slash.
+            let end = event.key().match_indices('/').nth(3).map_or(0, |(at, _)| at + 1);
+            runs.entry(event.key()[..end].to_owned()).or_default().push(event);
+        }
+        for (prefix, events) in runs {
+            if let Some(shelf) = self.shelves.get(&prefix) {
+                shelf.take_in(events);
             }
         }
-        self.applied.send_replace(Some(rev));
+        self.applied.send_replace(last);
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use api::Kind;
-use store::{Entry, Rev};
+use store::{Entry, Event, Rev};
 use tokio::sync::watch;
 
 use super::{Change, Item};
@@ -22,6 +22,8 @@ const RING_BYTES: usize = 4 << 20;
 
 pub(crate) struct Shelf {
     kind: Arc<Kind>,
+    /// What the store's keys of this kind begin with.
+    prefix: String,
     state: RwLock<State>,
     changed: watch::Sender<()>,
 }
@@ -37,12 +39,18 @@ struct State {
     last: Rev,
 }
 
+/// What the store tells, read.
+enum News {
+    Put(Arc<Item>),
+    Gone(Box<str>, Rev),
+}
+
 /// Orders items by key without a second copy of it.
 struct Keyed(Arc<Item>);
 
 impl Shelf {
     pub(crate) fn new(kind: Arc<Kind>) -> Self {
-        Self { kind, state: RwLock::default(), changed: watch::Sender::new(()) }
+        Self { prefix: kind.key("", ""), kind, state: RwLock::default(), changed: watch::Sender::new(()) }
     }
 
     /// One object by `NAMESPACE/NAME` or `NAME`.
@@ -89,42 +97,25 @@ impl Shelf {
         self.changed.subscribe()
     }
 
-    /// An object was written.
-    pub(crate) fn put(&self, entry: Entry) {
-        match Item::read(&self.kind, &entry.key, &entry.value, entry.modified) {
-            Ok(item) => self.record([(Arc::new(item), false)]),
-            Err(error) => tracing::error!(key = entry.key, "an object cannot be read: {error}"),
-        }
-    }
-
-    /// An object was removed.
-    pub(crate) fn delete(&self, key: &str, rev: Rev) {
-        let prefix = self.kind.key("", "");
-        if let Some(item) = self.get(key.strip_prefix(&prefix).unwrap_or(key)) {
-            self.record([(Arc::new(item.deleted(&self.kind, rev)), true)]);
-        }
+    /// Takes in what the store tells, all at once for those who read.
+    pub(crate) fn take_in(&self, events: Vec<Event>) {
+        let read = |event| match event {
+            Event::Put(entry) => self.item(&entry).map(News::Put),
+            Event::Delete { key, rev } => Some(News::Gone(self.suffix(&key).into(), rev)),
+        };
+        self.record(events.into_iter().filter_map(read).collect());
     }
 
     /// Makes the shelf hold exactly `entries`, as they are at `rev`; what differs becomes changes.
     pub(crate) fn replace_all(&self, entries: Vec<Entry>, rev: Rev) {
-        let prefix = self.kind.key("", "");
         let first = self.read().items.is_empty();
-        let live: HashSet<&str> = entries.iter().map(|e| e.key.strip_prefix(&prefix).unwrap_or(&e.key)).collect();
-        let gone: Vec<_> =
-            self.read().items.iter().filter(|k| !live.contains(&*k.0.key)).map(|k| k.0.clone()).collect();
-        let mut changes: Vec<(Arc<Item>, bool)> =
-            gone.into_iter().map(|item| (Arc::new(item.deleted(&self.kind, rev)), true)).collect();
-        for entry in &entries {
-            match Item::read(&self.kind, &entry.key, &entry.value, entry.modified) {
-                Ok(item) if self.get(&item.key).is_none_or(|old| old.rev < item.rev) => {
-                    changes.push((Arc::new(item), false));
-                }
-                Ok(_) => {}
-                Err(error) => tracing::error!(key = entry.key, "an object cannot be read: {error}"),
-            }
-        }
-        changes.sort_by_key(|(item, _)| item.rev);
-        self.record(changes);
+        let live: HashSet<&str> = entries.iter().map(|e| self.suffix(&e.key)).collect();
+        let gone = |k: &Keyed| (!live.contains(&*k.0.key)).then(|| News::Gone(k.0.key.clone(), rev));
+        let mut news: Vec<News> = self.read().items.iter().filter_map(gone).collect();
+        let is_new = |e: &&Entry| self.get(self.suffix(&e.key)).is_none_or(|old| old.rev < e.modified);
+        news.extend(entries.iter().filter(is_new).filter_map(|e| self.item(e)).map(News::Put));
+        news.sort_by_key(News::rev);
+        self.record(news);
         if first {
             let mut state = self.write();
             (state.ring, state.bytes, state.floor) = (VecDeque::new(), 0, rev);
@@ -142,13 +133,21 @@ impl Shelf {
         }
     }
 
-    fn record(&self, changes: impl IntoIterator<Item = (Arc<Item>, bool)>) {
+    fn record(&self, news: Vec<News>) {
         let mut state = self.write();
-        for (item, deleted) in changes {
-            let prev = if deleted { state.items.take(&*item.key) } else { state.items.replace(Keyed(item.clone())) };
+        for news in news {
+            let (item, prev, deleted) = match news {
+                News::Put(item) => {
+                    let prev = state.items.replace(Keyed(item.clone()));
+                    (item, prev.map(|k| k.0), false)
+                }
+                News::Gone(key, rev) => {
+                    let Some(Keyed(item)) = state.items.take(&*key) else { continue };
+                    (Arc::new(item.deleted(&self.kind, rev)), Some(item), true)
+                }
+            };
             state.last = state.last.max(item.rev);
             state.bytes += item.line().len();
-            let prev = prev.map(|k| k.0);
             state.ring.push_back(Arc::new(Change { item, prev, deleted, seen: tokio::time::Instant::now() }));
             while state.ring.len() > RING || (state.bytes > RING_BYTES && state.ring.len() > 1) {
                 state.pop();
@@ -158,12 +157,31 @@ impl Shelf {
         self.changed.send_replace(());
     }
 
+    /// An entry as an item; one that cannot be read is left out, and told.
+    fn item(&self, entry: &Entry) -> Option<Arc<Item>> {
+        Item::read(&self.kind, &entry.key, &entry.value, entry.modified).map(Arc::new).ok()
+    }
+
+    /// A key of the store without what all of this kind begin with.
+    fn suffix<'k>(&self, key: &'k str) -> &'k str {
+        key.strip_prefix(self.prefix.as_str()).unwrap_or(key)
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl News {
+    fn rev(&self) -> Rev {
+        match self {
+            Self::Put(item) => item.rev,
+            Self::Gone(_, rev) => *rev,
+        }
     }
 }
 

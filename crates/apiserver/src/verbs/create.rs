@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::StatusCode;
 use rand::RngExt;
 use serde_json::{Value, json};
-use store::{Expect, Rev};
+use store::Expect;
 
 use super::write::{self, Tracking};
 use crate::{
@@ -55,8 +55,8 @@ pub(super) async fn insert(call: &Call, object: Value, tracking: Tracking) -> Re
     (call.kind.strategy.default)(&mut object);
     (call.kind.strategy.before_create)(&mut object);
     let dry_run = call.dry_run()?;
-    for _ in 0..TRIES {
-        let checks = namespace(call).await?;
+    for attempt in 0..TRIES {
+        let checks = namespace(call, attempt > 0).await?;
         let mut new = object.clone();
         if generated {
             let base = new["metadata"]["generateName"].as_str().unwrap_or_default();
@@ -133,12 +133,19 @@ fn generate(base: &str) -> String {
 }
 
 /// The namespace must exist, and still be as it is now when the object is written.
-async fn namespace(call: &Call) -> Result<Vec<(String, Expect)>> {
+async fn namespace(call: &Call, again: bool) -> Result<Vec<(String, Expect)>> {
     let namespaces = call.server.config().registry.resource("", "v1", "namespaces");
     let Some(kind) = namespaces.filter(|_| !call.namespace().is_empty()) else { return Ok(Vec::new()) };
     let name = call.namespace();
-    call.server.cache().fresh().await?;
-    let item = call.server.cache().shelf(kind)?.get(name).ok_or_else(|| ApiError::not_found(kind, name))?;
+    let (cache, shelf) = (call.server.cache(), call.server.cache().shelf(kind)?);
+    let item = match shelf.get(name) {
+        // Good enough even if it is stale: the commit checks its revision.
+        Some(item) if !again => item,
+        _ => {
+            cache.fresh().await?;
+            shelf.get(name).ok_or_else(|| ApiError::not_found(kind, name))?
+        }
+    };
     if is_terminating(&item) {
         let why = format!("unable to create new content in namespace {name} because it is being terminated");
         let mut error = ApiError::refused(&call.kind, &call.at.name, &why);
@@ -148,7 +155,7 @@ async fn namespace(call: &Call) -> Result<Vec<(String, Expect)>> {
         }]);
         return Err(error);
     }
-    Ok(vec![(kind.key("", name), Expect::Modified(Rev(item.rev.0)))])
+    Ok(vec![(kind.key("", name), Expect::Modified(item.rev))])
 }
 
 fn is_terminating(namespace: &Item) -> bool {

@@ -1,5 +1,7 @@
 //! Request bodies.
 
+use std::time::Duration;
+
 use api::{Path, read};
 use axum::body::Body;
 use bytes::Bytes;
@@ -13,12 +15,16 @@ use crate::{ApiError, Result};
 /// The largest body that is read.
 pub(crate) const LIMIT: usize = 3 << 20;
 
+/// How long a client may take to send it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A body, decoded, with the fields that were given twice.
 pub(crate) type Decoded = (Value, Vec<Path>);
 
 /// Reads a body to its end, or refuses one that is too large.
 pub(crate) async fn collect(body: Body) -> Result<Bytes> {
-    match Limited::new(body, LIMIT).collect().await {
+    let read = tokio::time::timeout(PATIENCE, Limited::new(body, LIMIT).collect()).await;
+    match read.map_err(|_| ApiError::timeout("the body did not come in time"))? {
         Ok(all) => Ok(all.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(LIMIT)),
         Err(error) => Err(ApiError::bad_request(format!("the body could not be read: {error}"))),
