@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::Value;
 
-use crate::faults::Faults;
+use crate::faults::{Cause, Faults};
 
 /// A name of a kind: static for those built in, owned for those that come at run time.
 pub type Str = Cow<'static, str>;
@@ -129,6 +129,19 @@ impl Kind {
     /// `v1`, `apps/v1`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// An object as a create would have it: decoded, with its defaults. All of its faults at once, fields that are
+    /// not known among them.
+    pub fn complete(&self, object: &Value) -> Result<Value, Faults> {
+        let mut complete = (self.strategy.decode)(object)?;
+        let mut bad = Faults::default();
+        for path in self.unknown_fields(object, &complete) {
+            bad.push(path, Cause::NotSupported, "is not known");
+        }
+        (self.strategy.default)(&mut complete);
+        (self.strategy.validate)(&complete, &mut bad);
+        if bad.is_empty() { Ok(complete) } else { Err(bad) }
     }
 
     /// The store's key of an object, or with `name` empty the prefix of all in `namespace` (both empty: of all).

@@ -33,9 +33,23 @@ pub fn decode<T: DeserializeOwned>(object: &Value) -> Result<T, Faults> {
     T::deserialize(object).or_else(|_| serde_path_to_error::deserialize(object)).map_err(|error| {
         let path = path(error.path());
         let mut faults = Faults::default();
-        faults.push(path, Cause::Invalid, error.into_inner().to_string());
+        faults.push(path, Cause::Invalid, in_plain_words(&error.into_inner().to_string()));
         faults
     })
+}
+
+/// serde's "invalid type: integer `5`, expected a string", said to a person.
+fn in_plain_words(why: &str) -> String {
+    let Some((found, wanted)) = why.strip_prefix("invalid type: ").and_then(|w| w.split_once(", expected ")) else {
+        return why.to_owned();
+    };
+    let wanted = match wanted {
+        "i32" | "i64" => "an integer",
+        "a sequence" => "a list",
+        other => other,
+    };
+    let hint = if wanted == "a string" { "; put it in quotes" } else { "" };
+    format!("must be {wanted}, not {found}{hint}")
 }
 
 /// Encodes an object: Kubernetes' own form in JSON.

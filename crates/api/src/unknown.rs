@@ -63,6 +63,13 @@ mod tests {
             "spec": {"containers": [{"name": "a", "ports": [{"containerPort": "http"}]}]}});
         let faults = (pod.strategy.decode)(&object).unwrap_err();
         assert_eq!(faults.0[0].path.to_string(), "spec.containers[0].ports[0].containerPort");
+        assert_eq!(faults.0[0].message, "must be an integer, not string \"http\"");
+        let object = json!({"metadata": {}, "spec": {"containers": [{"env": [{"name": "A", "value": true}]}]}});
+        let faults = (pod.strategy.decode)(&object).unwrap_err();
+        assert_eq!(
+            faults.0[0].to_string(),
+            "spec.containers[0].env[0].value: must be a string, not boolean `true`; put it in quotes"
+        );
         assert!((pod.strategy.decode)(&json!({"apiVersion": "v1", "kind": "Node"})).is_err());
     }
 }

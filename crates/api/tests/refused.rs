@@ -4,20 +4,11 @@ use api::{Faults, builtin};
 use serde_json::{Value, json};
 
 /// An object with its defaults, judged as the API server judges it.
-fn judge(mut object: Value) -> Faults {
+fn judge(object: Value) -> Faults {
     let registry = builtin();
     let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
     let kind = registry.object(version, kind).unwrap();
-    let mut bad = Faults::default();
-    match (kind.strategy.decode)(&object) {
-        Ok(decoded) => {
-            object = decoded;
-            (kind.strategy.default)(&mut object);
-            (kind.strategy.validate)(&object, &mut bad);
-        }
-        Err(faults) => bad = faults,
-    }
-    bad
+    kind.complete(&object).err().unwrap_or_default()
 }
 
 fn paths(object: Value) -> Vec<String> {
@@ -507,9 +498,30 @@ fn what_may_change_in_a_pod() {
     assert_eq!(change(allowed[4]), Vec::<String>::new());
     assert_eq!(change(|p| p["spec"]["containers"][0]["command"] = json!(["x"])), ["spec.containers"]);
     assert_eq!(change(|p| p["spec"]["nodeName"] = json!("x")), ["spec.nodeName"]);
+    assert_eq!(
+        change(|p| p["spec"]["serviceAccountName"] = json!("x")),
+        ["spec.serviceAccount", "spec.serviceAccountName"]
+    );
     assert_eq!(change(|p| p["spec"]["tolerations"] = json!([])), ["spec.tolerations"]);
     assert_eq!(change(|p| p["metadata"]["uid"] = json!("x")), ["metadata.uid"]);
     assert_eq!(change(|p| p["metadata"]["name"] = json!("x")), ["metadata.name"]);
+}
+
+/// Admission names the account after the defaults are in; the next write must not take that for a change.
+#[test]
+fn a_pod_that_admission_completed_may_be_labelled() {
+    let registry = builtin();
+    let kind = registry.object("v1", "Pod").unwrap();
+    let mut old = kind.complete(&pod(json!({}))).unwrap();
+    old["spec"]["serviceAccountName"] = json!("default");
+    old["spec"]["volumes"] =
+        json!([{"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]);
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    let new = kind.complete(&new).unwrap();
+    let mut bad = Faults::default();
+    (kind.strategy.validate_update)(&new, &old, &mut bad);
+    assert!(bad.is_empty(), "{bad:?}");
 }
 
 #[test]

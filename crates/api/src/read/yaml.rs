@@ -290,6 +290,11 @@ mod tests {
         for text in ["[".repeat(10_000), "{a: ".repeat(10_000), "- ".repeat(10_000)] {
             assert!(yaml(&text).is_err());
         }
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(yaml(&nested(MAX_DEPTH)).is_ok() && yaml(&nested(MAX_DEPTH + 1)).is_err());
+        // Nor may an alias carry one half of a depth into the other.
+        let half = MAX_DEPTH / 2 + 1;
+        assert!(yaml(&format!("a: &a {}\nb: {}*a{}", nested(half), "[".repeat(half), "]".repeat(half))).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+use super::default;
 use crate::{
     faults::{Cause, Faults, Path},
     typed::encode,
@@ -10,6 +11,10 @@ use crate::{
 /// What may: the images, tolerations that are added, a deadline that is set or brought nearer. Anything else is a
 /// new pod.
 pub(super) fn validate(new: &Pod, old: &Pod, bad: &mut Faults) {
+    // Admission fills in after defaults do, so that a default may come to an old pod only now (`serviceAccount`).
+    let (mut new, mut old) = (new.clone(), old.clone());
+    default::pod(&mut new);
+    default::pod(&mut old);
     let (Some(new), Some(old)) = (&new.spec, &old.spec) else { return };
     let at = Path::root().field("spec");
     match (new.active_deadline_seconds, old.active_deadline_seconds) {
