@@ -1,0 +1,248 @@
+//! Carries steps out through the API, the only door.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use either::Either;
+use futures::{StreamExt, stream};
+use http::{Method, Request};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{
+    Api, Client, Resource,
+    api::{DeleteParams, ListParams},
+    core::ApiResource,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    object::{Object, Wire},
+    step::{Id, Kind, Merge, NAMESPACES, Step},
+};
+
+/// Creations and deletions of one plan that are under way at once.
+const TOGETHER: usize = 16;
+/// When to look at a namespace again that is not empty yet, if none of its objects goes before.
+const EMPTYING: Duration = Duration::from_secs(2);
+/// The finalizer of namespaces.
+const FINALIZER: &str = "kubernetes";
+
+/// A kind as the API serves it.
+pub struct Served {
+    pub api: ApiResource,
+    pub namespaced: bool,
+}
+
+/// The API, with the kinds that can be watched.
+#[derive(Clone)]
+pub struct Door {
+    pub client: Client,
+    pub kinds: Arc<HashMap<Kind, Served>>,
+}
+
+/// What came of some steps.
+#[derive(Default)]
+pub struct Outcome {
+    /// Objects as the answers told them.
+    pub answers: Vec<(Kind, Object)>,
+    /// Objects that are gone or will be.
+    pub doomed: Vec<(Id, String)>,
+    /// When to look again.
+    pub again: Option<Duration>,
+    /// Why a creation was refused.
+    pub refused: Option<String>,
+    /// What failed; the steps after it were not tried.
+    pub error: Option<kube::Error>,
+}
+
+impl Door {
+    /// Carries steps out in order, until one fails. Of creations and deletions that follow each other the first
+    /// goes alone: where it fails, the others would too.
+    pub async fn carry_out(&self, steps: Vec<Step>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut steps = steps.into_iter().peekable();
+        while let Some(step) = steps.next() {
+            let kind = std::mem::discriminant(&step);
+            let many = matches!(step, Step::Create { .. } | Step::Delete { .. });
+            outcome.note(self.step(step).await);
+            if many && outcome.error.is_none() {
+                let mut alike = Vec::new();
+                while let Some(step) = steps.next_if(|s| std::mem::discriminant(s) == kind) {
+                    alike.push(step);
+                }
+                let mut results = stream::iter(alike).map(|s| self.step(s)).buffer_unordered(TOGETHER);
+                while let Some(result) = results.next().await {
+                    outcome.note(result);
+                }
+            }
+            if outcome.error.is_some() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn step(&self, step: Step) -> Result<Done, Failed> {
+        match step {
+            Step::Create { kind, namespace, object } => {
+                let path = self.path(&kind, &namespace)?;
+                let wire = self.send::<Wire>(Method::POST, &path, "application/json", &object).await;
+                wire.map(|wire| Done::Answer(kind.clone(), Object::lift(&kind, wire))).map_err(Failed::Create)
+            }
+            Step::Patch { id, merge, patch } => self.patch(id, "", merge, &patch).await,
+            Step::Status { id, merge, patch } => self.patch(id, "/status", merge, &patch).await,
+            Step::Delete { id, uid, propagation } => self.delete(id, uid, propagation).await,
+            Step::Collect { id, uid, owners, propagation } => {
+                for owner in &owners {
+                    if self.exists(owner, &id.namespace).await? {
+                        return Ok(Done::Again(Duration::from_secs(1)));
+                    }
+                }
+                self.delete(id, uid, propagation).await
+            }
+            Step::Empty { namespace } => self.empty(&namespace).await,
+            Step::Again(wait) => Ok(Done::Again(wait)),
+        }
+    }
+
+    fn path(&self, kind: &Kind, namespace: &str) -> Result<String, Failed> {
+        let served = self.kinds.get(kind).ok_or_else(|| Failed::Unserved(kind.clone()))?;
+        Ok(Wire::url_path(&served.api, Some(namespace).filter(|_| served.namespaced)))
+    }
+
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        body: &Value,
+    ) -> kube::Result<T> {
+        let request = Request::builder().method(method).uri(path).header("content-type", content);
+        self.client.request(request.body(body.to_string().into_bytes()).map_err(kube::Error::HttpError)?).await
+    }
+
+    async fn patch(&self, id: Id, part: &str, merge: Merge, patch: &Value) -> Result<Done, Failed> {
+        let path = format!("{}/{}{part}", self.path(&id.kind, &id.namespace)?, id.name);
+        let content = match merge {
+            Merge::Json => "application/merge-patch+json",
+            Merge::Strategic => "application/strategic-merge-patch+json",
+        };
+        let wire = self.send::<Wire>(Method::PATCH, &path, content, patch).await;
+        wire.map(|wire| Done::Answer(id.kind.clone(), Object::lift(&id.kind, wire))).or_else(gone)
+    }
+
+    async fn delete(&self, id: Id, uid: String, propagation: &str) -> Result<Done, Failed> {
+        let path = format!("{}/{}", self.path(&id.kind, &id.namespace)?, id.name);
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": propagation,
+            "preconditions": {"uid": uid},
+        });
+        let request = Request::delete(path).header("content-type", "application/json");
+        let request = request.body(options.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
+        match self.client.request_status::<Wire>(request).await {
+            // Gone, or replaced by a namesake: either way not ours to delete.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Done::Doomed(id, uid, None)),
+            Err(error) => Err(error.into()),
+            Ok(Either::Left(wire)) => {
+                let object = Object::lift(&id.kind, wire);
+                Ok(Done::Doomed(id, uid, Some(object)))
+            }
+            Ok(Either::Right(_)) => Ok(Done::Doomed(id, uid, None)),
+        }
+    }
+
+    /// Whether this very owner exists; one of a kind that is not served may.
+    async fn exists(&self, owner: &OwnerReference, namespace: &str) -> Result<bool, Failed> {
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let served = self.kinds.values().find(|s| s.api.group == group && s.api.kind == owner.kind);
+        let Some(served) = served else { return Ok(true) };
+        let namespace = Some(namespace).filter(|_| served.namespaced);
+        let path = format!("{}/{}", Wire::url_path(&served.api, namespace), owner.name);
+        match self.send::<Wire>(Method::GET, &path, "application/json", &Value::Null).await {
+            Ok(wire) => Ok(wire.metadata.uid.as_deref() == Some(&owner.uid)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn empty(&self, namespace: &str) -> Result<Done, Failed> {
+        let mut left = 0;
+        for served in self.kinds.values().filter(|s| s.namespaced) {
+            let api: Api<Wire> = Api::namespaced_with(self.client.clone(), namespace, &served.api);
+            // Asked of the API, not the caches: these may be behind, and what is left behind stays for ever.
+            let found = api.list(&ListParams::default().limit(100)).await?.items;
+            left += found.len();
+            if found.iter().any(|o| o.metadata.deletion_timestamp.is_none()) {
+                api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+            }
+        }
+        if left > 0 {
+            return Ok(Done::Again(EMPTYING));
+        }
+        let path = format!("{}/{namespace}", self.path(&NAMESPACES, "")?);
+        let mut object: Value = match self.send(Method::GET, &path, "application/json", &Value::Null).await {
+            Ok(object) => object,
+            Err(error) => return gone(error),
+        };
+        if let Some(finalizers) = object["spec"]["finalizers"].as_array_mut() {
+            finalizers.retain(|f| f != FINALIZER);
+        }
+        let finalize = format!("{path}/finalize");
+        self.send::<Value>(Method::PUT, &finalize, "application/json", &object)
+            .await
+            .map(|_| Done::Nothing)
+            .or_else(gone)
+    }
+}
+
+/// Nothing can be done to what is gone, and nothing need be.
+fn gone(error: kube::Error) -> Result<Done, Failed> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => Ok(Done::Nothing),
+        error => Err(error.into()),
+    }
+}
+
+enum Done {
+    Nothing,
+    Answer(Kind, Object),
+    Doomed(Id, String, Option<Object>),
+    Again(Duration),
+}
+
+enum Failed {
+    Create(kube::Error),
+    Other(kube::Error),
+    Unserved(Kind),
+}
+
+impl From<kube::Error> for Failed {
+    fn from(error: kube::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Outcome {
+    fn note(&mut self, result: Result<Done, Failed>) {
+        match result {
+            Ok(Done::Nothing) => {}
+            Ok(Done::Answer(kind, object)) => self.answers.push((kind, object)),
+            Ok(Done::Doomed(id, uid, object)) => {
+                self.answers.extend(object.map(|o| (id.kind.clone(), o)));
+                self.doomed.push((id, uid));
+            }
+            Ok(Done::Again(wait)) => self.again = Some(self.again.map_or(wait, |again| again.min(wait))),
+            Err(Failed::Create(error)) => {
+                if let kube::Error::Api(status) = &error
+                    && matches!(status.code, 400 | 403 | 422)
+                {
+                    self.refused = Some(status.message.clone());
+                }
+                self.error = Some(error);
+            }
+            Err(Failed::Other(error)) => self.error = Some(error),
+            // Without the kind there are no objects of it either.
+            Err(Failed::Unserved(kind)) => tracing::debug!(%kind, "controllers: not served"),
+        }
+    }
+}
