@@ -30,12 +30,17 @@ pub(crate) fn kind(plural: &str) -> Kind {
     Kind::clone(registry.kinds().iter().find(|k| k.plural == plural).expect("built in"))
 }
 
-/// Everyone may do everything.
+/// Everyone may do everything but impersonate, mallory nothing, reader only get.
 struct Anything;
 
 impl Authorizer for Anything {
     fn decide(&self, identity: &Identity, at: &Attributes) -> Decision {
-        let allowed = identity.user != "mallory" && at.verb != "impersonate" || identity.user == "system:admin";
+        let allowed = match identity.user.as_str() {
+            "mallory" => false,
+            "reader" => at.verb == "get",
+            "system:admin" => true,
+            _ => at.verb != "impersonate",
+        };
         Decision { allowed, reason: "test".into() }
     }
 }
@@ -46,6 +51,7 @@ struct Echo;
 #[async_trait]
 impl Nodes for Echo {
     async fn forward(&self, node: &str, request: Request<Body>) -> Response {
+        assert_ne!(node, "broken", "this node panics");
         let secret = request.headers().contains_key(header::AUTHORIZATION);
         Response::new(Body::from(format!("{node} {} {} {secret}", request.method(), request.uri())))
     }

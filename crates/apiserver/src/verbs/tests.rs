@@ -2,6 +2,8 @@
 
 mod clients;
 mod deletes;
+mod filters;
+mod hostile;
 mod lists;
 mod nodes;
 mod watches;

@@ -1,0 +1,81 @@
+use axum::body::Body;
+use http::Request;
+use serde_json::json;
+use tower::{Service, ServiceExt};
+
+use crate::{
+    Identity,
+    testing::{Fixture, pod},
+};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn get(uri: &str) -> http::request::Builder {
+    Request::get(uri)
+}
+
+async fn bound(f: &Fixture, name: &str, node: &str) {
+    let mut bound = pod(name);
+    bound["spec"]["nodeName"] = json!(node);
+    f.post(PODS, bound).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_may_not_is_told() {
+    let f = Fixture::new().await;
+    let mut mallory = f.server.local(Identity { user: "mallory".into(), ..Identity::default() });
+    let response = mallory.call(get(MAPS).body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert!(response.headers().contains_key("audit-id"));
+}
+
+#[tokio::test]
+async fn who_acts_as_another_is_the_other() {
+    let f = Fixture::new().await;
+    let status = async |request: http::request::Builder| f.send(request.body(Body::empty()).unwrap()).await.status();
+    assert_eq!(status(get(MAPS).header("impersonate-user", "mallory")).await, 403);
+    assert_eq!(status(get(MAPS).header("impersonate-user", "bob")).await, 200);
+    // Half of it, or what is not understood, is refused rather than passed over.
+    assert_eq!(status(get(MAPS).header("impersonate-group", "x")).await, 400);
+    assert_eq!(status(get(MAPS).header("impersonate-user", "bob").header("impersonate-extra-a", "b")).await, 400);
+    let mut bob = f.server.local(Identity { user: "bob".into(), ..Identity::default() });
+    let request = get(MAPS).header("impersonate-user", "alice").body(Body::empty()).unwrap();
+    assert_eq!(bob.call(request).await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_right_to_read_is_no_right_to_run() {
+    let f = Fixture::new().await;
+    bound(&f, "p", "n1").await;
+    let reader = f.server.local(Identity { user: "reader".into(), ..Identity::default() });
+    for (part, code) in [("log", 200), ("exec?command=id", 403), ("attach", 403), ("portforward", 403)] {
+        let request = get(&format!("{PODS}/p/{part}")).body(Body::empty()).unwrap();
+        assert_eq!(reader.clone().oneshot(request).await.unwrap().status(), code, "{part}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_answer() {
+    let f = Fixture::new().await;
+    bound(&f, "p", "broken").await;
+    let answer = f.get(&format!("{PODS}/p/log")).await;
+    assert_eq!(answer.expect(500)["reason"], "InternalError");
+    assert!(!answer.text().contains("this node"), "{}", answer.text());
+    f.get(&format!("{PODS}/p")).await.expect(200);
+}
+
+#[tokio::test]
+async fn too_many_at_once_are_sent_away() {
+    let f = Fixture::new().await;
+    let router = f.server.router();
+    let all = f.server.in_flight().available_permits();
+    let held = f.server.in_flight().acquire_many(u32::try_from(all).unwrap()).await.unwrap();
+    let request = || get(MAPS).body(Body::empty()).unwrap();
+    let answer = router.clone().oneshot(request()).await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (429, &"1".parse().unwrap()));
+    // What comes from within the process is not held up.
+    f.get(MAPS).await.expect(200);
+    drop(held);
+    assert_eq!(router.oneshot(request()).await.unwrap().status(), 200);
+}
