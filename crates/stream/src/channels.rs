@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    sync::mpsc,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -16,7 +15,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::pipe::{Inbox, Out};
+use crate::pipe::{Inbox, Out, Pending};
 
 /// From version 5 on, "the stream of the next byte ends".
 const CLOSE: u8 = 255;
@@ -73,7 +72,7 @@ pub(crate) async fn run<Io>(
     websocket: WebSocketStream<Io>,
     coding: Coding,
     mut inboxes: BTreeMap<u32, Inbox>,
-    mut outbox: mpsc::Receiver<Out>,
+    mut outbox: Pending,
     gone: CancellationToken,
 ) where
     Io: AsyncRead + AsyncWrite + Unpin,
@@ -103,21 +102,22 @@ pub(crate) async fn run<Io>(
         inboxes.clear();
     };
     let write = async {
-        let mut next = outbox.recv().await;
+        let mut next = outbox.next().await;
         loop {
             match next {
-                Some(Out::Piece { stream, bytes, end }) if !bytes.is_empty() || !end => {
+                Out::Piece { stream, bytes, end } if !bytes.is_empty() || !end => {
                     sink.feed(coding.encode(stream, &bytes)).await?;
                 }
                 // The end of an output is the end of the connection.
-                Some(Out::Piece { .. } | Out::Raw(_)) => {}
-                Some(Out::Close) | None => break,
+                Out::Piece { .. } | Out::Raw(_) => {}
+                Out::Beat => sink.feed(Message::Ping(Bytes::new())).await?,
+                Out::Close => break,
             }
-            next = match outbox.try_recv() {
-                Ok(out) => Some(out),
-                Err(_) => {
+            next = match outbox.now() {
+                Some(out) => out,
+                None => {
                     sink.flush().await?;
-                    outbox.recv().await
+                    outbox.next().await
                 }
             };
         }

@@ -8,12 +8,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
     sync::mpsc,
+    time::timeout,
 };
 use tokio_util::sync::PollSender;
 
@@ -24,6 +26,10 @@ const PIECE: usize = 16 << 10;
 /// Pieces of all streams of a connection that wait to be sent.
 const OUTBOX: usize = 8;
 
+/// Silence on a connection before a sign of life: without one, a client that went without a word (its host is gone)
+/// would never be noticed.
+const BEAT: Duration = Duration::from_secs(30);
+
 /// What waits to be sent on a connection, in order.
 #[derive(Debug)]
 pub(crate) enum Out {
@@ -31,6 +37,8 @@ pub(crate) enum Out {
     Piece { stream: u32, bytes: Bytes, end: bool },
     /// Something of the protocol's own, encoded.
     Raw(Bytes),
+    /// A sign of life, after a long silence.
+    Beat,
     /// Nothing more: the connection ends.
     Close,
 }
@@ -38,9 +46,28 @@ pub(crate) enum Out {
 /// The way to the client, shared by all streams of a connection.
 pub(crate) type Outbox = mpsc::Sender<Out>;
 
+/// What comes out of an outbox.
+pub(crate) struct Pending(mpsc::Receiver<Out>);
+
+impl Pending {
+    /// What comes next, once it is there.
+    pub async fn next(&mut self) -> Out {
+        match timeout(BEAT, self.0.recv()).await {
+            Ok(out) => out.unwrap_or(Out::Close),
+            Err(_) => Out::Beat,
+        }
+    }
+
+    /// What comes next, if it is there.
+    pub fn now(&mut self) -> Option<Out> {
+        self.0.try_recv().ok()
+    }
+}
+
 /// An outbox and what comes out of it.
-pub(crate) fn outbox() -> (Outbox, mpsc::Receiver<Out>) {
-    mpsc::channel(OUTBOX)
+pub(crate) fn outbox() -> (Outbox, Pending) {
+    let (sender, receiver) = mpsc::channel(OUTBOX);
+    (sender, Pending(receiver))
 }
 
 /// Where a connection puts what a client sends. Dropping it is the end of the stream.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Request;
 use serde::Deserialize;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::{mpsc, watch},
     time::{Instant, timeout_at},
 };
@@ -190,7 +190,10 @@ async fn over_websocket(connection: Connection, protocol: &str, options: Options
     }
 }
 
-async fn over_spdy(connection: Connection, protocol: &str, options: Options) -> Result<Session> {
+async fn over_spdy<Io>(io: Io, protocol: &str, options: Options) -> Result<Session>
+where
+    Io: AsyncRead + AsyncWrite + Send + 'static,
+{
     let resizes = options.tty && (protocol.starts_with("v3") || protocol.starts_with("v4"));
     let wanted = [
         ("error", true),
@@ -200,7 +203,7 @@ async fn over_spdy(connection: Connection, protocol: &str, options: Options) -> 
         ("resize", resizes),
     ];
     let expected = wanted.iter().filter(|(_, wanted)| *wanted).count();
-    let mut spdy = spdy::serve(connection);
+    let mut spdy = spdy::serve(io);
     let streams = collect(&mut spdy.streams, &wanted, expected).await;
     let mut streams = match streams {
         Ok(streams) => streams,
@@ -287,8 +290,10 @@ fn parse_sizes(text: &[u8]) -> (Option<Size>, Option<usize>) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::spdy::tests::Client;
 
     #[test]
     fn a_terminal_has_no_stderr() {
@@ -305,6 +310,41 @@ mod tests {
         assert_eq!(&text[done.unwrap()..].trim_ascii_start(), b"{\"Wid");
         assert_eq!(parse_sizes(b"x"), (None, None));
         assert_eq!(parse_sizes(br#"{"Width":70000,"Height":1}"#), (None, None));
+    }
+
+    const SHELL: Options = Options { stdin: true, stdout: true, stderr: true, tty: false };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_opens_too_few_streams_is_let_go() {
+        let (mut client, io) = Client::pair();
+        client.open(1, &[("streamType", "error")]).await;
+        client.open(3, &[("streamtype", "error")]).await;
+        client.open(5, &[("streamtype", "nonsense")]).await;
+        let session = over_spdy(io, "v4.channel.k8s.io", SHELL).await;
+        assert!(matches!(session, Err(Error::Incomplete { opened: 1, expected: 4 })), "{session:?}");
+    }
+
+    #[tokio::test]
+    async fn the_outcome_comes_last() {
+        for (protocol, outcome, said) in [
+            ("v4.channel.k8s.io", Outcome::Exited(0), r#"{"metadata":{},"status":"Success"}"#),
+            ("v2.channel.k8s.io", Outcome::Exited(0), ""),
+            ("v2.channel.k8s.io", Outcome::Exited(7), "command terminated with exit code 7"),
+        ] {
+            let (mut client, io) = Client::pair();
+            for (stream, kind) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr")] {
+                client.open(stream, &[("streamType", kind)]).await;
+            }
+            let mut session = over_spdy(io, protocol, SHELL).await.unwrap();
+            session.stdout.take().unwrap().write_all(b"last words").await.unwrap();
+            session.finish.send(outcome).await;
+            let heard = client.hear().await;
+            let of =
+                |stream| heard.iter().filter(|(s, _)| *s == stream).flat_map(|(_, b)| b.clone()).collect::<Vec<_>>();
+            assert_eq!(of(5), b"last words");
+            assert_eq!(of(1), said.as_bytes());
+            assert_eq!(heard.last().unwrap().0, 1, "{protocol}");
+        }
     }
 
     proptest! {

@@ -21,8 +21,9 @@ const SPDY_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-ver
 /// What a SPDY client could have asked for.
 const SPDY_ACCEPTED: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 const SPDY: &str = "SPDY/3.1";
-/// Clients send pieces of 32 KiB; more than this is not held for them.
-const LARGEST_MESSAGE: usize = 1 << 20;
+/// kubectl sends pieces of 32 KiB, but other clients all that they are given at once; more than this is not held for
+/// them.
+const LARGEST_MESSAGE: usize = 16 << 20;
 
 /// The connection once it speaks another protocol.
 pub(crate) type Connection = TokioIo<hyper::upgrade::Upgraded>;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     channels::converse,
-    pipe::{Inbox, Out, Outbox, Reader, Writer, inbox, outbox},
+    pipe::{Inbox, Out, Outbox, Pending, Reader, Writer, inbox, outbox},
 };
 
 /// Streams that wait to be taken.
@@ -107,24 +107,26 @@ where
 }
 
 /// Sends what comes, until it is to close.
-async fn write(mut writer: impl AsyncWrite + Unpin, mut outbox: mpsc::Receiver<Out>) -> io::Result<()> {
-    let mut next = outbox.recv().await;
+async fn write(mut writer: impl AsyncWrite + Unpin, mut outbox: Pending) -> io::Result<()> {
+    let mut next = outbox.next().await;
     loop {
         match next {
-            Some(Out::Piece { stream, bytes, end }) => {
+            Out::Piece { stream, bytes, end } => {
                 let mut frame = Vec::with_capacity(frame::HEAD + bytes.len());
                 frame.extend_from_slice(&frame::data(stream, end, bytes.len()));
                 frame.extend_from_slice(&bytes);
                 writer.write_all(&frame).await?;
             }
-            Some(Out::Raw(frame)) => writer.write_all(&frame).await?,
-            Some(Out::Close) | None => break,
+            Out::Raw(frame) => writer.write_all(&frame).await?,
+            // A server's pings are even.
+            Out::Beat => writer.write_all(&frame::ping(2)).await?,
+            Out::Close => break,
         }
-        next = match outbox.try_recv() {
-            Ok(out) => Some(out),
-            Err(_) => {
+        next = match outbox.now() {
+            Some(out) => out,
+            None => {
                 writer.flush().await?;
-                outbox.recv().await
+                outbox.next().await
             }
         };
     }

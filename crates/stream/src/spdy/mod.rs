@@ -7,3 +7,6 @@ mod frame;
 mod headers;
 
 pub(crate) use connection::{Spdy, Stream, serve};
+
+#[cfg(test)]
+pub(crate) mod tests;
