@@ -33,6 +33,14 @@ fn number(text: &str) -> Option<Value> {
     if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.')) {
         return None;
     }
+    // After a point, go-yaml looks past `_` only between digits.
+    let between = |at: usize| {
+        let bytes = text.as_bytes();
+        bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)
+    };
+    if first == b'.' && text.match_indices('_').any(|(at, _)| !between(at)) {
+        return None;
+    }
     let bare = text.replace('_', "");
     integer(&bare).or_else(|| float(&bare))
 }
@@ -143,6 +151,11 @@ mod tests {
             ("1.2.3", json!("1.2.3")),
             (".", json!(".")),
             ("+", json!("+")),
+            ("._9", json!("._9")),
+            (".1_0", json!(0.1)),
+            (".78_7", json!(0.787)),
+            (".1_", json!(".1_")),
+            (".1__2", json!(".1__2")),
             ("=", json!("=")),
             ("2001-01-01", json!("2001-01-01")),
             ("1:30", json!("1:30")),

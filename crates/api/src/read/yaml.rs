@@ -1,6 +1,6 @@
 //! YAML, from the parser's events: no recursion, and a budget for what aliases unfold to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value};
@@ -56,8 +56,8 @@ enum Into {
         map: Map<String, Value>,
         /// The key whose value comes next, and where it stands.
         key: Option<(String, Position)>,
-        /// What `<<` brings in: anything written out in the map itself counts more.
-        merged: Vec<Map<String, Value>>,
+        /// Keys that `<<` brought in: to write one out after it is no duplicate.
+        inherited: HashSet<String>,
     },
 }
 
@@ -76,18 +76,13 @@ impl Builder {
             }
             Event::SequenceStart(_, anchor, _) => self.open(anchor, Into::List(Vec::new()), at),
             Event::MappingStart(_, anchor, _) => {
-                self.open(anchor, Into::Map { map: Map::new(), key: None, merged: Vec::new() }, at)
+                self.open(anchor, Into::Map { map: Map::new(), key: None, inherited: HashSet::new() }, at)
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.open.pop() else { return Ok(()) };
                 let value = match open.into {
                     Into::List(list) => list.into(),
-                    Into::Map { mut map, merged, .. } => {
-                        for (key, value) in merged.into_iter().flatten() {
-                            map.entry(key).or_insert(value);
-                        }
-                        map.into()
-                    }
+                    Into::Map { map, .. } => map.into(),
                 };
                 self.put(open.anchor, value, 1)
             }
@@ -163,19 +158,16 @@ impl Builder {
         };
         match &mut open.into {
             Into::List(list) => list.push(value),
-            Into::Map { map, key, merged } => {
+            Into::Map { map, key, inherited } => {
                 let (key, at) = key.take().ok_or("a value without a key")?;
                 if key == "<<" {
-                    match value {
-                        Value::Object(other) => merged.push(other),
-                        Value::Array(all) => merged.extend(all.into_iter().filter_map(|v| match v {
-                            Value::Object(other) => Some(other),
-                            _ => None,
-                        })),
-                        _ => return Err("<< wants a map, or a list of maps".to_owned()),
+                    // As go-yaml does: over what stands before it, under what comes after; of a list, the first counts.
+                    for (key, value) in to_merge(value)?.into_iter().rev().flatten() {
+                        inherited.insert(key.clone());
+                        map.insert(key, value);
                     }
                 } else {
-                    if map.contains_key(&key) {
+                    if map.contains_key(&key) && !inherited.remove(&key) {
                         let parent = open.path.clone();
                         let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
                         self.document.duplicates.push((Path::root().field(&path), at));
@@ -185,6 +177,15 @@ impl Builder {
             }
         }
         Ok(())
+    }
+}
+
+fn to_merge(value: Value) -> Result<Vec<Map<String, Value>>, String> {
+    let wrong = || "<< wants a map, or a list of maps".to_owned();
+    let map = |value| if let Value::Object(map) = value { Ok(map) } else { Err(wrong()) };
+    match value {
+        Value::Array(list) => list.into_iter().map(map).collect(),
+        value => map(value).map(|map| vec![map]),
     }
 }
 
@@ -264,8 +265,8 @@ mod tests {
             json!({"1": "a", "true": "b", "1.5": "c", "16": "f", "false": "g", "1000": "h"})
         );
         assert_eq!(
-            one("b: &x {q: 1}\nc: {<<: *x, r: 2}\nd: *x\ne: {q: 5, <<: [*x]}"),
-            json!({"b": {"q": 1}, "c": {"q": 1, "r": 2}, "d": {"q": 1}, "e": {"q": 5}})
+            one("b: &x {q: 1}\nc: {<<: *x, r: 2}\nd: *x\ne: {<<: *x, q: 5}\nf: {q: 5, <<: [*x, {q: 7, r: 8}]}"),
+            json!({"b": {"q": 1}, "c": {"q": 1, "r": 2}, "d": {"q": 1}, "e": {"q": 5}, "f": {"q": 1, "r": 8}})
         );
         assert_eq!(one("b: !foo bar\nc: !!binary aGVsbG8=\ne: !!float 3"), json!({"b": "bar", "c": "hello", "e": 3}));
         assert!(yaml("{null: a}").is_err() && yaml("? [a]\n: b").is_err());
