@@ -1,7 +1,8 @@
 //! Create, start, exit and remove of `true`, beside `crun run` of the same root.
 //!
-//! `cargo run --release -p runtime --example cycle [ROUNDS]` as root. Prints medians and minima in
-//! milliseconds, interleaved so that a busy machine bears on both alike.
+//! `cargo run --release -p runtime --example cycle [ROUNDS [PODS]]` as root. Prints medians and minima in
+//! milliseconds, interleaved so that a busy machine bears on both alike; then starts PODS sandboxes with a
+//! container each at once, and prints their rate and what the helper's memory is with them.
 
 use std::{
     fs,
@@ -19,13 +20,15 @@ fn main() -> ExitCode {
         return runtime::helper::main(args.skip(1));
     }
     let rounds = args.next().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let pods = args.next().and_then(|n| n.parse().ok()).unwrap_or(100);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("tokio").block_on(measure(rounds));
+    runtime.expect("tokio").block_on(measure(rounds, pods));
     ExitCode::SUCCESS
 }
 
-async fn measure(rounds: usize) {
+async fn measure(rounds: usize, pods: usize) {
     let dir = std::env::temp_dir().join(format!("rast-cycle-{}", std::process::id()));
+    let run_dir = Path::new("/run").join(format!("rast-cycle-{}", std::process::id()));
     let image = dir.join("image");
     for path in ["bin", "etc", "dev", "proc", "sys"] {
         fs::create_dir_all(image.join(path)).expect("image");
@@ -35,7 +38,7 @@ async fn measure(rounds: usize) {
         symlink("busybox", image.join("bin").join(applet)).expect("applet");
     }
     let keeper = Keeper::start(Config {
-        run_dir: dir.join("run"),
+        run_dir: run_dir.clone(),
         instance: format!("cycle{}", std::process::id()),
         program: "/proc/self/exe".into(),
         args: vec!["helper".into()],
@@ -101,8 +104,48 @@ async fn measure(rounds: usize) {
         println(&format!("{name:>14}  median {:7.2}  min {:7.2}", row[row.len() / 2], row[0]));
     }
     keeper.remove_sandbox("pod").await.expect("remove");
+
+    let pss = || helper_pss(&run_dir);
+    let (before, began) = (pss(), Instant::now());
+    let names: Vec<String> = (0..pods).map(|i| format!("p{i}")).collect();
+    let start = async |id: &String| {
+        keeper.make_sandbox(&sandbox(id)).await.expect("sandbox");
+        let began = Instant::now();
+        keeper.start(&ContainerSpec { sandbox: id.clone(), ..spec(id, &["sleep", "1000"]) }).await.expect("start");
+        began.elapsed()
+    };
+    // Thirty under way at a time, as an agent would.
+    let waits: Vec<_> =
+        futures::StreamExt::collect(futures::StreamExt::buffered(futures::stream::iter(names.iter().map(start)), 30))
+            .await;
+    let took = began.elapsed().as_secs_f64();
+    println(&format!("{pods} pods in {took:.2} s: {:.0}/s", pods as f64 / took));
+    let tenth = (pods / 10).max(1);
+    let mean =
+        |part: &[std::time::Duration]| part.iter().sum::<std::time::Duration>().as_secs_f64() * 1e3 / part.len() as f64;
+    println(&format!("first tenth {:.1} ms, last tenth {:.1} ms", mean(&waits[..tenth]), mean(&waits[pods - tenth..])));
+    println(&format!("helper {before} KiB before, {} KiB with them", pss()));
+    let began = Instant::now();
+    let gone = names.iter().map(|id| keeper.remove_sandbox(id));
+    futures::future::join_all(gone).await.into_iter().for_each(|r| r.expect("remove"));
+    println(&format!("removed in {:.2} s", began.elapsed().as_secs_f64()));
     keeper.stop().await.expect("stop");
+    fs::remove_dir_all(&run_dir).expect("clean");
     fs::remove_dir_all(&dir).expect("clean");
+}
+
+/// KiB of memory of the helper that are its own: proportional, without what it shares with others.
+fn helper_pss(run_dir: &Path) -> u64 {
+    let wanted = run_dir.to_str().expect("path");
+    let of = |pid: &str| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let helper = String::from_utf8_lossy(&line).contains(wanted);
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().filter(|_| helper)?;
+        let pss = rollup.lines().find_map(|l| l.strip_prefix("Pss_Anon:"))?;
+        pss.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let pids = fs::read_dir("/proc").expect("proc").flatten();
+    pids.filter_map(|e| of(e.file_name().to_str()?)).sum()
 }
 
 #[allow(clippy::print_stdout)]

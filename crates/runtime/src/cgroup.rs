@@ -142,9 +142,16 @@ impl Group<'_> {
         }
     }
 
-    /// Moves the calling process into the group.
+    /// Moves the calling process, which must have one thread, into the group.
+    ///
+    /// v1 by `tasks`: to move its own thread the kernel takes no lock on all forks of the host, whose first
+    /// writer waits for an RCU grace period (13 ms of a start's 25, measured).
     pub fn join(&self) -> Result<()> {
-        self.dirs().iter().try_for_each(|dir| write(&dir.join("cgroup.procs"), "0"))
+        let file = match self.hierarchies {
+            Hierarchies::V1(_) => "tasks",
+            Hierarchies::V2(_) => "cgroup.procs",
+        };
+        self.dirs().iter().try_for_each(|dir| write(&dir.join(file), "0"))
     }
 
     /// Sets the limits that are given and leaves the others alone.

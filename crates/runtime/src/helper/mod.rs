@@ -17,6 +17,7 @@ use rustix::mount::OpenTreeFlags;
 
 use crate::{Error, Result, sys};
 
+mod adopt;
 mod container;
 mod create;
 mod exec;
