@@ -28,11 +28,19 @@ pub fn flush(gone: impl Fn(IpAddr) -> bool) -> io::Result<()> {
     let mut doomed = Vec::new();
     for family in [libc_family(true), libc_family(false)] {
         let request = Message { kind: GET, body: vec![family, 0, 0, 0] };
-        socket.dump(NLM_F_DUMP, request, |entry| {
+        let listed = socket.dump(NLM_F_DUMP, request, |entry| {
             if addresses(&entry.body).into_iter().any(&gone) {
                 doomed.push((0, Message { kind: DELETE, body: key(&entry.body) }));
             }
-        })?;
+        });
+        match listed {
+            // A kernel without nf_conntrack_netlink: entries run out by themselves, and addresses rest before reuse.
+            Err(e) if e.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                tracing::debug!("connection tracking cannot be asked: stale entries are left to time out");
+                return Ok(());
+            }
+            other => other?,
+        }
     }
     let mut rest = doomed.into_iter().peekable();
     while rest.peek().is_some() {

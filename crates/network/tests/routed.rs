@@ -6,10 +6,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::ErrorKind,
     net::{IpAddr, UdpSocket},
+    time::Instant,
 };
 
 use common::*;
-use network::{Error, HostPort, Network, Protocol, Routed};
+use network::{Error, HostPort, Network, Protocol, Request, Routed};
 
 fn temp() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -328,6 +329,63 @@ fn attach_completes_what_was_begun() {
             network.attach(&request("a", &a, &[tcp(8080, 80)])).await.unwrap();
             assert_eq!(ask(&format!("{NODE}:8080")).unwrap(), NODE, "step {step}");
         }
+    });
+}
+
+/// The process that `killed_anywhere` kills: attaches and detaches its pods for as long as it lives.
+#[test]
+#[ignore = "run by killed_anywhere"]
+fn victim() {
+    let Ok(dir) = std::env::var("RAST_TEST_LEDGER") else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let network = open(std::path::Path::new(&dir)).await;
+        let pods = std::env::var("RAST_TEST_PODS").unwrap();
+        let rounds = pods.split(',').enumerate().map(|(i, pod)| {
+            let host_ports = vec![tcp(9000 + i as u16, 80)];
+            let (network, request) = (network.clone(), Request { id: format!("p{i}"), netns: pod.into(), host_ports });
+            async move {
+                loop {
+                    network.attach(&request).await.unwrap();
+                    network.detach(&request.id).await.unwrap();
+                }
+            }
+        });
+        futures(rounds).await;
+    });
+}
+
+#[test]
+fn killed_anywhere() {
+    host(async |_| {
+        let dir = temp();
+        let before = host_state();
+        let pods: Vec<Namespace> = (0..4).map(|_| Namespace::new()).collect();
+        let paths: Vec<String> = pods.iter().map(|pod| pod.path().display().to_string()).collect();
+        for round in 0..12 {
+            let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "victim", "--ignored", "--quiet"])
+                .env("RAST_TEST_LEDGER", dir.path())
+                .env("RAST_TEST_PODS", paths.join(","))
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // Somewhere in its work: at a different link each time.
+            let start = Instant::now();
+            while run("ip", "-o link").matches("t_").count() < 1 + round % 4 && start.elapsed() < PATIENCE / 5 {}
+            for _ in 0..round {
+                std::thread::yield_now();
+            }
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            let network = open(dir.path()).await;
+            network.collect(&BTreeSet::new()).await.unwrap();
+            assert!(network.attachments().await.unwrap().is_empty());
+            assert!(!run("ip", "-o link").contains("t_"), "round {round}");
+            assert!(!run("nft", "list table inet t").contains("elements"), "round {round}");
+        }
+        open(dir.path()).await.teardown().await.unwrap();
+        assert_as_before(&before);
     });
 }
 
