@@ -275,6 +275,7 @@ async fn users_are_looked_up_as_overlay_would_show_the_files() {
     ];
     for (case, low, high, found) in cases {
         let image = load(&place, vec![low, high]).await;
+        assert!(place.images.user(&image, "1000").await.is_ok(), "{case}: a number needs no file");
         for user in ["low", "high"] {
             let looked_up = place.images.user(&image, user).await;
             assert_eq!(looked_up.is_ok_and(|u| (u.uid, u.gid) == (7, 8)), found == Some(user), "{case}: {user}");
