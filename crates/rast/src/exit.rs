@@ -49,6 +49,12 @@ impl Exit {
             .unwrap_or(Self::Failed)
     }
 
+    /// The way of ending that a number stands for.
+    pub fn from_code(code: i32) -> Option<Self> {
+        let all = [Self::Failed, Self::Usage, Self::Invalid, Self::NotFound, Self::Denied, Self::TimedOut];
+        all.into_iter().find(|exit| *exit as i32 == code)
+    }
+
     /// The code that an HTTP status means.
     pub fn of_status(code: u16) -> Self {
         match code {

@@ -1,6 +1,12 @@
 //! `rast up`: control plane and node on this host.
 
-use std::net::IpAddr;
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    net::IpAddr,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -10,7 +16,9 @@ use crate::{
     boot,
     cli::Context,
     exit::{Exit, Failure},
+    host::Host,
     lock::Lock,
+    output,
     settings::Settings,
 };
 
@@ -29,6 +37,9 @@ pub struct Up {
     /// The node's name
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// Go on in the background, and return when pods can run
+    #[arg(short, long)]
+    detach: bool,
 }
 
 impl Up {
@@ -38,6 +49,9 @@ impl Up {
             return Err(Failure::new(Exit::Denied, "rast up makes namespaces and mounts: run it as root").into());
         }
         let host = &context.host;
+        if self.detach {
+            return detach(host);
+        }
         let mut settings = Settings::read(&host.config())?;
         settings.api_port = self.api_port.unwrap_or(settings.api_port);
         settings.api_address = self.api_address.unwrap_or(settings.api_address);
@@ -50,5 +64,33 @@ impl Up {
             .build()
             .context("start the scheduler of tasks")?
             .block_on(boot::run(host, settings))
+    }
+}
+
+/// Starts this program again with the same words, in the background, until it says that it is ready.
+fn detach(host: &Host) -> Result<()> {
+    let log = host.audit().join("rast.log");
+    fs::create_dir_all(host.audit()).with_context(|| format!("make {}", host.audit().display()))?;
+    let file = fs::File::options().create(true).append(true).open(&log);
+    let file = file.with_context(|| format!("open {}", log.display()))?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(env::args_os().skip(1).filter(|word| word != "--detach" && word != "-d"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        // Ctrl-C in this terminal is not meant for it.
+        .process_group(0)
+        .spawn()
+        .context("start in the background")?;
+    let said = child.stdout.take().map(|out| BufReader::new(out).lines().next());
+    match said.flatten().transpose()? {
+        Some(ready) => output::line(format!("{ready} (process {}, logs to {})", child.id(), log.display())),
+        None => {
+            let status = child.wait()?;
+            let last = fs::read_to_string(&log).unwrap_or_default();
+            let last = last.trim_end().lines().last().unwrap_or_default().trim_start_matches("rast: ").to_owned();
+            let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Failed);
+            Err(Failure::new(exit, format!("{last} ({} says more)", log.display())).into())
+        }
     }
 }
