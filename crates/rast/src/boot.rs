@@ -4,23 +4,79 @@ mod control;
 mod namespaces;
 mod nodes;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use agent::{Agent, Capacity, Dns, Parts};
+use anyhow::{Context as _, Result};
+use images::Images;
+use network::Routed;
+use runtime::Keeper;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use volumes::Volumes;
 
-use crate::{host::Host, settings::Settings};
+use crate::{host::Host, output, settings::Settings, verbs::wait::node_ready};
 use control::Control;
+
+/// How long a node may take from its start until it is ready.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts everything, runs until SIGTERM or SIGINT, and ends everything but the containers.
 pub async fn run(host: &Host, settings: Settings) -> Result<()> {
+    let stop = CancellationToken::new();
     let name = settings.node()?;
     settings.record(host)?;
+
     let control = Control::start(host, &settings, &name).await?;
     namespaces::ensure(control.client("masters")).await?;
-    tracing::info!("rastOS {} on {}", env!("CARGO_PKG_VERSION"), control.url());
-    told_to_stop().await?;
+    let controllers = tokio::spawn(controllers::run(
+        control.client("controllers"),
+        control.controllers(),
+        stop.clone().cancelled_owned(),
+    ));
+    let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stop.clone().cancelled_owned()));
+    let node = node(host, &settings, &name, &control).await?;
+    control.nodes.join(node.router());
+    let agent = tokio::spawn({
+        let stop = stop.clone().cancelled_owned();
+        async move { node.run(stop).await }
+    });
+
+    tokio::select! {
+        ready = node_ready(control.client("masters"), &name, PATIENCE) => {
+            ready?;
+            let (url, kubeconfig) = (control.url(), host.kubeconfig());
+            output::line(format!("rastOS is ready: API at {url}, kubeconfig {}", kubeconfig.display()))?;
+            told_to_stop().await?;
+        }
+        told = told_to_stop() => told?,
+    }
+    stop.cancel();
+    let _ended = tokio::join!(controllers, scheduler, agent);
     control.stop().await
+}
+
+/// The node of this host.
+async fn node(host: &Host, settings: &Settings, name: &str, control: &Control) -> Result<Agent> {
+    let state = host.state();
+    let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
+    let network = Routed::open(settings.network(host)).await.context("set the pods' network up")?;
+    let images = Images::open(&state.join("images"), settings.images()).context("open the images")?;
+    let volumes = Volumes::open(&state, &host.run()).context("open the volumes")?;
+    let config = agent::Config {
+        node_name: name.to_owned(),
+        instance: host.instance().to_owned(),
+        logs: host.logs(),
+        addresses: vec![settings.address()],
+        capacity: Capacity::of_host(&state, settings.max_pods),
+        dns: Dns { servers: Vec::new(), domain: "cluster.local".to_owned() },
+        api: Some((settings.address().to_string(), settings.api_port)),
+        ca: Some(control.ca().to_owned()),
+        pids: None,
+        version: concat!("rastOS ", env!("CARGO_PKG_VERSION")).to_owned(),
+    };
+    let parts = Parts { client: control.client("node"), runtime, network: Arc::new(network), images, volumes };
+    Ok(Agent::new(config, parts))
 }
 
 /// How the helper of this instance is found and started.
