@@ -1,6 +1,6 @@
 //! Probes and lifecycle hooks: exec, HTTP, TCP and gRPC, each with its time limit.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, pin::pin, time::Duration};
 
 use http::{Request, Uri, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -223,11 +223,17 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
-    let sending = sender.send_request(request);
-    tokio::select! {
-        answer = sending => answer.map_err(|e| chain(e)),
-        ended = connection => Err(ended.err().map_or_else(|| "connection closed".into(), |e| chain(e))),
-    }
+    let mut sending = pin!(sender.send_request(request));
+    let answer = tokio::select! {
+        biased;
+        answer = &mut sending => answer,
+        // A server that closes with its answer ends the connection in the same moment: the answer is there, then.
+        ended = connection => match ended {
+            Ok(()) => sending.await,
+            Err(error) => Err(error),
+        },
+    };
+    answer.map_err(|e| chain(e))
 }
 
 /// `grpc.health.v1.Health/Check`, by hand: one message each way is all there is to it.

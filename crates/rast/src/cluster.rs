@@ -62,6 +62,11 @@ impl Cluster {
         Ok(Self { client: kube::Client::try_from(config)?, registry: api::builtin(), namespace })
     }
 
+    /// The API of this very process.
+    pub fn within(client: kube::Client) -> Self {
+        Self { client, registry: api::builtin(), namespace: "default".to_owned() }
+    }
+
     /// kube's client, for what streams.
     pub fn client(&self) -> &kube::Client {
         &self.client
@@ -70,11 +75,6 @@ impl Cluster {
     /// The namespace of this call.
     pub fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// The kinds that are served.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
     }
 
     /// The kind that a user means by `word`: plural, singular, short name or kind, any case.

@@ -1,6 +1,6 @@
 //! The control plane: store, keys, API.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use apiserver::{
@@ -19,6 +19,9 @@ use crate::{host::Host, settings::Settings};
 /// Bytes of an audit log before the next one is begun, and how many full ones are kept.
 const AUDIT_SIZE: u64 = 64 << 20;
 const AUDIT_KEPT: u32 = 4;
+
+/// How long after its last word a node counts as unreachable.
+const NODE_GRACE: Duration = Duration::from_secs(40);
 
 /// A running control plane.
 pub struct Control {
@@ -78,6 +81,20 @@ impl Control {
             other => Identity::system(other, &[]),
         };
         kube::Client::new(self.server.local(identity), "default")
+    }
+
+    /// The certificate authority of the API, in PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
+    /// What the controllers are told.
+    pub fn controllers(&self) -> controllers::Config {
+        controllers::Config {
+            registry: self.server.config().registry.clone(),
+            authority: self.ca.clone(),
+            grace: NODE_GRACE,
+        }
     }
 
     /// Ends the API: open requests first.

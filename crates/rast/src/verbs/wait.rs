@@ -71,6 +71,15 @@ impl Wait {
     }
 }
 
+/// Waits until a node is ready.
+pub async fn node_ready(client: kube::Client, name: &str, limit: Duration) -> Result<()> {
+    let cluster = Cluster::within(client);
+    let at = Address::parse(&cluster, &format!("node/{name}"))?;
+    let ready = Wanted::Condition { kind: "Ready".into(), status: "True".into() };
+    let holds = |object: Option<&Value>| object.map_or(Ok(false), |_| met(&ready, object, &at));
+    until(&cluster, &at, limit, holds, |_| format!("{at} is not ready")).await
+}
+
 fn parse(text: &str) -> Result<Wanted> {
     let words: Vec<&str> = text.splitn(3, '=').collect();
     match words.as_slice() {
