@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -9,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Client, eventually};
+use crate::Client;
 
 /// A running `rast up`. Dropping it runs `rast down --purge`, which must leave nothing.
 pub struct Instance {
@@ -33,28 +34,26 @@ impl Instance {
         Self { root, port, child: None }
     }
 
-    /// Starts it (again) and waits until it is ready.
+    /// Starts it (again) and waits until it says that it is ready.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("the log file");
-        let [high, low] = self.port.to_be_bytes();
-        let child = Command::new(program())
-            .args(["up", "--root"])
-            .arg(self.root.path())
-            .args(["--api-port", &self.port.to_string(), "--pod-range", &format!("10.{high}.{low}.0/24")])
-            .args(["--log", "info"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log)
-            .spawn()
-            .expect("rast starts");
+        let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().expect("rast starts");
+        let said = BufReader::new(child.stdout.take().expect("piped")).lines().next();
         self.child = Some(child);
-        eventually("the node is ready", || {
-            if let Ok(Some(status)) = self.child.as_mut().expect("started").try_wait() {
-                panic!("rast up ended with {status}:\n{}", self.said());
-            }
-            let answer = self.rast().run(&["wait", "--for", "condition=Ready", "--timeout", "5", "node", "--all"]);
-            if answer.code == 0 { Ok(()) } else { Err(format!("{}\n{}", answer.err, self.said())) }
-        });
+        match said {
+            Some(Ok(line)) if line.starts_with("rastOS is ready") => {}
+            other => panic!("rast up said {other:?}:\n{}", self.said()),
+        }
+    }
+
+    /// `rast up` on this root, not yet started.
+    pub fn command(&self) -> Command {
+        let [high, low] = self.port.to_be_bytes();
+        let mut command = Command::new(program());
+        command.args(["up", "--root"]).arg(self.root.path());
+        command.args(["--api-port", &self.port.to_string(), "--pod-range", &format!("10.{high}.{low}.0/24")]);
+        command.args(["--log", "info"]).stdin(Stdio::null());
+        command
     }
 
     /// Kills `rast up` at once, as a power cut to it alone.
