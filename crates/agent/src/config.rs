@@ -7,8 +7,6 @@ use std::{net::IpAddr, path::PathBuf};
 pub struct Config {
     /// The node's name in the API.
     pub node_name: String,
-    /// The instance's name: the first part of every cgroup path.
-    pub instance: String,
     /// Container logs, e.g. `/var/log/pods`.
     pub logs: PathBuf,
     /// The node's addresses, the primary one first.

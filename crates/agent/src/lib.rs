@@ -20,6 +20,7 @@ pub mod crilog;
 pub mod decide;
 pub mod env;
 pub mod events;
+mod exec;
 pub mod fields;
 pub mod files;
 mod housekeeping;

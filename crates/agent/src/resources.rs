@@ -46,13 +46,13 @@ pub fn qos(pod: &Pod) -> Qos {
     }
 }
 
-/// The pod's place below the cgroup root.
-pub fn cgroup(instance: &str, pod: &Pod) -> String {
+/// The pod's place below the instance's cgroup.
+pub fn cgroup(pod: &Pod) -> String {
     let uid = pod::uid(pod);
     match qos(pod) {
-        Qos::Guaranteed => format!("{instance}/pod{uid}"),
-        Qos::Burstable => format!("{instance}/burstable/pod{uid}"),
-        Qos::BestEffort => format!("{instance}/besteffort/pod{uid}"),
+        Qos::Guaranteed => format!("pod{uid}"),
+        Qos::Burstable => format!("burstable/pod{uid}"),
+        Qos::BestEffort => format!("besteffort/pod{uid}"),
     }
 }
 
@@ -139,15 +139,15 @@ mod tests {
     fn classes() {
         let full = json!({"cpu": "500m", "memory": "1Gi"});
         for (resources, class, path) in [
-            (json!({}), Qos::BestEffort, "i/besteffort/podu"),
-            (json!({"limits": full}), Qos::Guaranteed, "i/podu"),
-            (json!({"limits": full, "requests": {"cpu": "0.5", "memory": "1024Mi"}}), Qos::Guaranteed, "i/podu"),
-            (json!({"requests": full}), Qos::Burstable, "i/burstable/podu"),
-            (json!({"limits": {"cpu": "1"}}), Qos::Burstable, "i/burstable/podu"),
+            (json!({}), Qos::BestEffort, "besteffort/podu"),
+            (json!({"limits": full}), Qos::Guaranteed, "podu"),
+            (json!({"limits": full, "requests": {"cpu": "0.5", "memory": "1024Mi"}}), Qos::Guaranteed, "podu"),
+            (json!({"requests": full}), Qos::Burstable, "burstable/podu"),
+            (json!({"limits": {"cpu": "1"}}), Qos::Burstable, "burstable/podu"),
         ] {
             let pod = pod(resources);
             assert_eq!(qos(&pod), class);
-            assert_eq!(cgroup("i", &pod), path);
+            assert_eq!(cgroup(&pod), path);
         }
     }
 

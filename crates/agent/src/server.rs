@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{Agent, Scene},
-    decide, logs, pod, spec,
+    decide, exec, logs, pod, spec,
 };
 
 /// How often a followed log is looked at: soon after a line, then less often.
@@ -32,11 +32,14 @@ impl Agent {
             .route("/stats/summary", get(summary))
             .route("/metrics", get(metrics))
             .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+            .route("/exec/{namespace}/{pod}/{container}", get(exec::exec).post(exec::exec))
+            .route("/attach/{namespace}/{pod}/{container}", get(exec::attach).post(exec::attach))
+            .route("/portForward/{namespace}/{pod}", get(exec::port_forward).post(exec::port_forward))
             .with_state(self.clone())
     }
 
     /// The pod that a request means.
-    fn find_pod(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<Scene, Refusal> {
+    pub(crate) fn find_pod(&self, namespace: &str, name: &str, uid: Option<&str>) -> Result<Scene, Refusal> {
         let means = |p: &Pod| {
             pod::namespace(p) == namespace && pod::name(p) == name && uid.is_none_or(|uid| pod::uid(p) == uid)
         };
@@ -54,11 +57,11 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn bad(message: String) -> Refusal {
+pub(crate) fn bad(message: String) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, message)
 }
 
-type Words = HashMap<String, String>;
+pub(crate) type Words = HashMap<String, String>;
 
 fn query(words: &Words) -> Result<logs::Query, Refusal> {
     let flag = |name: &str| words.get(name).is_some_and(|v| matches!(v.as_str(), "true" | "1"));

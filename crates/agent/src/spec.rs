@@ -30,7 +30,7 @@ pub fn sandbox(config: &Config, pod: &Pod) -> SandboxSpec {
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
-        cgroup: resources::cgroup(&config.instance, pod),
+        cgroup: resources::cgroup(pod),
         resources: resources::sandbox(pod, config.pids),
     }
 }

@@ -1,0 +1,190 @@
+//! Pods from the API to running containers and back to nothing.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use kube::{Api, api::PostParams};
+use runtime::Runtime;
+use serde_json::{Value, json};
+
+fn phase(want: &'static str) -> impl Fn(&Value) -> bool {
+    move |p| p["status"]["phase"] == want
+}
+
+fn ready(p: &Value) -> bool {
+    p["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+fn state<'a>(p: &'a Value, n: usize) -> &'a Value {
+    &p["status"]["containerStatuses"][n]["state"]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_speaks_and_goes() {
+    let node = Node::new().await;
+    let start = Instant::now();
+    node.create(
+        "web",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c",
+        "command": ["sh", "-c", "echo hello; trap 'exit 0' TERM; sleep 1000 & wait"]}]}),
+    )
+    .await;
+    let pod = node.until("web", "ready", ready).await;
+    println!("create -> Running {:?}", start.elapsed());
+    assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10."));
+    assert!(pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("rast://"));
+    for n in 0..3 {
+        let start = Instant::now();
+        let name = format!("again-{n}");
+        node.create(
+            &name,
+            json!({"containers": [{"name": "c", "command": ["sleep", "1000"]}], "terminationGracePeriodSeconds": 1}),
+        )
+        .await;
+        node.until(&name, "running", phase("Running")).await;
+        println!("create -> Running {:?}", start.elapsed());
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while node.logs("web", "c").await != "hello\n" {
+        assert!(Instant::now() < end, "log: {:?}", node.get("/containerLogs/default/web/c").await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let events: Api<Event> = Api::namespaced(node.client.clone(), "default");
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let all = events.list(&Default::default()).await.unwrap();
+        let reasons: Vec<_> = all.iter().filter_map(|e| e.reason.clone()).collect();
+        if ["Pulled", "Created", "Started"].iter().all(|r| reasons.iter().any(|x| x == r)) {
+            break;
+        }
+        assert!(Instant::now() < end, "{reasons:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.delete("web").await;
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_end_with_their_words() {
+    let node = Node::new().await;
+    node.create("ok", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["true"]}]})).await;
+    node.create(
+        "bad",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "terminationMessagePolicy": "FallbackToLogsOnError", "command": ["sh", "-c", "echo last words; exit 3"]}]}),
+    )
+    .await;
+    node.create(
+        "said",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "command": ["sh", "-c", "echo -n why > /dev/termination-log; exit 4"]}]}),
+    )
+    .await;
+    node.create("none", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/no/such"]}]}))
+        .await;
+    let pod = node.until("ok", "done", phase("Succeeded")).await;
+    assert_eq!(state(&pod, 0)["terminated"]["reason"], "Completed");
+    let pod = node.until("bad", "failed", phase("Failed")).await;
+    assert_eq!(state(&pod, 0)["terminated"]["exitCode"], 3);
+    assert_eq!(state(&pod, 0)["terminated"]["message"], "last words\n");
+    let pod = node.until("said", "failed", phase("Failed")).await;
+    assert_eq!(state(&pod, 0)["terminated"]["message"], "why");
+    let pod = node.until("none", "failed", phase("Failed")).await;
+    assert_eq!(state(&pod, 0)["terminated"]["reason"], "StartError");
+    assert_eq!(node.logs("bad", "c").await, "last words\n", "logs stay while the object does");
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn environment_and_volumes() {
+    let node = Node::new().await;
+    node.create("p", json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "env": [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
+            {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, {"name": "X", "value": "$(K)!"}],
+        "volumeMounts": [{"name": "m", "mountPath": "/m"}, {"name": "e", "mountPath": "/e"}, {"name": "s", "mountPath": "/s"},
+            {"name": "e", "mountPath": "/sub", "subPath": "a/b"}],
+        "command": ["sh", "-c", "echo $X $IP $FROM_IMAGE $KUBERNETES_SERVICE_HOST; cat /m/k /s/t; echo; echo x > /sub/f; cat /e/a/b/f; hostname; grep -cw p /etc/hosts"]}],
+        "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "e", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "s"}}]})).await;
+    let missing =
+        |p: &Value| state(p, 0)["waiting"]["message"].as_str().is_some_and(|m| m.contains("configmap \"m\" not found"));
+    node.until("p", "waiting for its ConfigMap", missing).await;
+    let maps: Api<ConfigMap> = Api::namespaced(node.client.clone(), "default");
+    let secrets: Api<Secret> = Api::namespaced(node.client.clone(), "default");
+    let secret = serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"t": "dG9rZW4="}})).unwrap();
+    secrets.create(&PostParams::default(), &secret).await.unwrap();
+    let map = serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v"}})).unwrap();
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    let pod = node.until("p", "done", phase("Succeeded")).await;
+    let ip = pod["status"]["podIP"].as_str().unwrap();
+    assert_eq!(node.logs("p", "c").await, format!("v! {ip} yes 10.0.0.1\nvtoken\nx\np\n1\n"));
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_sidecar_and_probes() {
+    let node = Node::new().await;
+    node.create("p", json!({"terminationGracePeriodSeconds": 2,
+        "initContainers": [
+            {"name": "i", "command": ["sh", "-c", "echo 1 > /e/i"], "volumeMounts": [{"name": "e", "mountPath": "/e"}]},
+            {"name": "s", "restartPolicy": "Always", "command": ["sleep", "1000"],
+             "startupProbe": {"exec": {"command": ["true"]}, "periodSeconds": 1}}],
+        "containers": [{"name": "c", "command": ["sh", "-c", "mkdir /w; httpd -p 8080 -h /w; cat /e/i; sleep 3; echo ok > /w/ready; sleep 1000"],
+            "ports": [{"name": "web", "containerPort": 8080}],
+            "readinessProbe": {"httpGet": {"path": "/ready", "port": "web"}, "periodSeconds": 1},
+            "livenessProbe": {"tcpSocket": {"port": 8080}, "initialDelaySeconds": 1, "periodSeconds": 1},
+            "volumeMounts": [{"name": "e", "mountPath": "/e"}]}],
+        "volumes": [{"name": "e", "emptyDir": {}}]})).await;
+    let pod = node.until("p", "running", phase("Running")).await;
+    assert!(!ready(&pod), "not before its probe says so");
+    let pod = node.until("p", "ready", ready).await;
+    assert_eq!(pod["status"]["initContainerStatuses"][1]["started"], true);
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    node.delete("p").await;
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_much_storage_is_evicted() {
+    let node = Node::new().await;
+    node.create("p", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c",
+        "command": ["sh", "-c", "dd if=/dev/zero of=/e/f bs=1M count=4; sleep 1000"],
+        "volumeMounts": [{"name": "e", "mountPath": "/e"}]}], "volumes": [{"name": "e", "emptyDir": {"sizeLimit": "1Mi"}}]})).await;
+    let pod = node.until("p", "evicted", phase("Failed")).await;
+    assert_eq!(pod["status"]["reason"], "Evicted");
+    assert!(pod["status"]["message"].as_str().unwrap().contains("exceeds the limit \"1Mi\""));
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_agent_adopts_what_runs() {
+    let mut node = Node::new().await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["sleep", "1000"]}]});
+    node.create("kept", spec.clone()).await;
+    node.create("gone", spec).await;
+    let once =
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["sh", "-c", "sleep 2; exit 5"]}]});
+    node.create("ends", once).await;
+    for name in ["kept", "gone", "ends"] {
+        node.until(name, "running", phase("Running")).await;
+    }
+    let before = node.until("kept", "running", ready).await;
+    node.kill().await;
+    let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+    node.pods().delete("gone", &now).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await; // "ends" has to end while nobody looks
+    node.start();
+    let pod = node.until("ends", "failed", phase("Failed")).await;
+    assert_eq!(state(&pod, 0)["terminated"]["exitCode"], 5, "its exit code was kept");
+    let end = Instant::now() + Duration::from_secs(10);
+    while node.keeper.list().await.unwrap().len() != 1 {
+        assert!(Instant::now() < end, "{:?}", node.keeper.list().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let after = node.until("kept", "running", ready).await;
+    assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
+    node.end().await;
+}
