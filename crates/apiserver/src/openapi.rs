@@ -28,11 +28,10 @@ use tokio::sync::OnceCell;
 use crate::{ApiError, Result, Server, attributes::query};
 
 const JSON: &str = "application/json";
-/// What kubectl asks for, in the two ways that its versions write it.
-const PROTOBUF: [&str; 2] = [
-    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
-];
+/// What kubectl asks for in `Accept`: older versions with an `@`, which no media type may contain, so none is
+/// answered with it.
+const ASKED: [&str; 2] = ["application/com.github.proto-openapi.spec.v2@v1.0+protobuf", PROTOBUF];
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v2`, `/openapi/v3` and `/openapi/v3/{path}`.
 pub(crate) fn routes() -> Router<Server> {
@@ -74,13 +73,12 @@ async fn v2(
 ) -> Result<Response> {
     let registry = server.config().registry.clone();
     let accept = text(&headers, header::ACCEPT);
-    let protobuf = PROTOBUF.into_iter().find(|media| accept.contains(media));
-    let (document, media) = match protobuf {
-        Some(media) => {
+    let (document, media) = match ASKED.iter().any(|media| accept.contains(media)) {
+        true => {
             let make = move || Document::new(&gnostic::encode(&document::v2(&registry)));
-            (documents.v2_protobuf.get_or_try_init(|| away(make)).await?, media)
+            (documents.v2_protobuf.get_or_try_init(|| away(make)).await?, PROTOBUF)
         }
-        None => {
+        false => {
             let make = move || Document::new(document::v2(&registry).to_string().as_bytes());
             (documents.v2.get_or_try_init(|| away(make)).await?, JSON)
         }

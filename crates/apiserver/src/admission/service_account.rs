@@ -77,7 +77,8 @@ fn mount_token(spec: &mut Value) {
     let volume = format!("kube-api-access-{suffix}");
     let mut mounted = false;
     for field in ["initContainers", "containers"] {
-        for container in spec[field].as_array_mut().into_iter().flatten().filter(|c| c.is_object()) {
+        let containers = spec.get_mut(field).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten().filter(|c| c.is_object()) {
             let mounts = &mut container["volumeMounts"];
             if mounts.is_null() {
                 *mounts = json!([]);

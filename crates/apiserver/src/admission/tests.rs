@@ -140,14 +140,15 @@ async fn a_pod_or_its_account_may_do_without_a_token() {
     let more = json!({"automountServiceAccountToken": false, "imagePullSecrets": [{"name": "pull"}]});
     w.put("/registry/core/serviceaccounts/a/quiet", account("quiet", more)).await;
     let quiet = w.create(&root(), "Pod", pod(json!({"serviceAccountName": "quiet"}))).await.unwrap();
-    assert!(quiet["spec"]["volumes"].is_null());
+    assert!(quiet["spec"].get("volumes").is_none() && quiet["spec"].get("initContainers").is_none());
     assert_eq!(quiet["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
     let loud = json!({"serviceAccountName": "quiet", "automountServiceAccountToken": true});
     assert_eq!(w.create(&root(), "Pod", pod(loud)).await.unwrap()["spec"]["volumes"].as_array().unwrap().len(), 1);
     let own = json!({"containers": [{"name": "c", "volumeMounts": [
         {"name": "x", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}]});
     let own = w.create(&root(), "Pod", pod(own)).await.unwrap();
-    assert!(own["spec"]["volumes"].is_null(), "a mount of its own is left alone");
+    assert!(own["spec"].get("volumes").is_none(), "a mount of its own is left alone");
+    assert!(own["spec"].get("initContainers").is_none(), "nothing is added that was not there");
 }
 
 #[tokio::test]
