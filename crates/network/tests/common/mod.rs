@@ -29,6 +29,8 @@ pub const WORLD: &str = "192.0.2.2";
 /// Runs a test on a host of its own with a link to the outside world.
 pub fn host(test: impl AsyncFnOnce(Namespace)) {
     unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+    // A new namespace takes this from the machine's, where other instances may forward.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     ip("link set lo up");
     let world = Namespace::new();
     ip(&format!("link add up0 type veth peer name eth0 netns {}", world.path().display()));
