@@ -67,12 +67,20 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object whose metadata has a name: gets past the first checks.
+/// An object that gets past the first checks: nonsense in one or two places, not everywhere.
 fn object() -> impl Strategy<Value = Value> {
-    (anything(), anything(), anything()).prop_map(|(metadata, spec, status)| {
-        let mut object = json!({"metadata": metadata, "spec": spec, "status": status});
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.insert("name".into(), json!("x"));
+    let texts = || prop::collection::btree_map("[a-z.$/~]{1,6}", "[a-z]{0,3}", 0..3);
+    let lists = || prop::collection::vec("[a-z./]{1,5}", 0..3);
+    let part = || prop::option::weighted(0.3, anything());
+    (texts(), texts(), lists(), part(), part(), part()).prop_map(|(labels, notes, held, odd, spec, status)| {
+        let mut object = json!({"metadata": {"name": "x", "labels": labels, "annotations": notes, "finalizers": held}});
+        for (field, value) in [("spec", spec), ("status", status)] {
+            if let Some(value) = value {
+                object[field] = value;
+            }
+        }
+        if let Some(odd) = odd {
+            object["metadata"]["managedFields"] = json!([{"manager": "m", "operation": "Apply", "fieldsV1": odd}]);
         }
         object
     })
