@@ -9,11 +9,16 @@ use k8s_openapi::{
     api::core::v1::{Affinity, PodSchedulingGate, Taint, Toleration},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::view::{self, Demand, HostPort, Resources, Wish};
 
 type Amounts = BTreeMap<String, String>;
+
+/// Takes null for absent, as the API does.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
 
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -22,8 +27,10 @@ pub struct Pod {
     /// Its name, uid and age.
     pub metadata: ObjectMeta,
     /// What bears on placement.
+    #[serde(deserialize_with = "present")]
     pub spec: PodSpec,
     /// What was said of placement so far.
+    #[serde(deserialize_with = "present")]
     pub(crate) status: PodStatus,
 }
 
@@ -33,22 +40,33 @@ pub struct Pod {
 pub struct PodSpec {
     pub(crate) node_name: Option<String>,
     pub(crate) scheduler_name: Option<String>,
+    #[serde(deserialize_with = "present")]
     pub(crate) priority: i32,
+    #[serde(deserialize_with = "present")]
     pub(crate) scheduling_gates: Vec<PodSchedulingGate>,
+    #[serde(deserialize_with = "present")]
     node_selector: BTreeMap<String, String>,
     affinity: Option<Affinity>,
+    #[serde(deserialize_with = "present")]
     tolerations: Vec<Toleration>,
+    #[serde(deserialize_with = "present")]
     containers: Vec<Container>,
+    #[serde(deserialize_with = "present")]
     init_containers: Vec<Container>,
+    #[serde(deserialize_with = "present")]
     overhead: Amounts,
+    #[serde(deserialize_with = "present")]
     resources: Requirements,
+    #[serde(deserialize_with = "present")]
     host_network: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Container {
+    #[serde(deserialize_with = "present")]
     resources: Requirements,
+    #[serde(deserialize_with = "present")]
     ports: Vec<Port>,
     restart_policy: Option<String>,
 }
@@ -56,13 +74,16 @@ struct Container {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Requirements {
+    #[serde(deserialize_with = "present")]
     requests: Amounts,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Port {
+    #[serde(deserialize_with = "present")]
     container_port: i32,
+    #[serde(deserialize_with = "present")]
     host_port: i32,
     #[serde(rename = "hostIP")]
     host_ip: Option<String>,
@@ -73,14 +94,16 @@ struct Port {
 #[serde(default)]
 pub(crate) struct PodStatus {
     pub phase: Option<String>,
+    #[serde(deserialize_with = "present")]
     pub conditions: Vec<Condition>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Condition {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "present")]
     pub kind: String,
+    #[serde(deserialize_with = "present")]
     pub status: String,
     pub message: Option<String>,
     pub last_transition_time: Option<Timestamp>,
@@ -169,21 +192,27 @@ fn resources(amounts: &Amounts) -> Resources {
 #[serde(default)]
 pub(crate) struct Node {
     pub metadata: ObjectMeta,
+    #[serde(deserialize_with = "present")]
     spec: NodeSpec,
+    #[serde(deserialize_with = "present")]
     status: NodeStatus,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeSpec {
+    #[serde(deserialize_with = "present")]
     unschedulable: bool,
+    #[serde(deserialize_with = "present")]
     taints: Vec<Taint>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct NodeStatus {
+    #[serde(deserialize_with = "present")]
     allocatable: Amounts,
+    #[serde(deserialize_with = "present")]
     conditions: Vec<Condition>,
 }
 

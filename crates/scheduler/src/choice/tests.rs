@@ -145,6 +145,21 @@ fn init_containers_and_sidecars() {
     assert_eq!(spec.demand().requests, resources(3150, 0, 1));
 }
 
+/// One pod with a null would end the watch of all.
+#[test]
+fn null_is_absent() {
+    let container = json!({"resources": {"requests": null}, "ports": null});
+    let spec = json!({"initContainers": null, "tolerations": null, "affinity": null, "nodeSelector": null,
+        "priority": null, "hostNetwork": null, "overhead": null, "resources": null, "schedulingGates": null,
+        "containers": [container, {"resources": null, "ports": [{"hostPort": null, "containerPort": null}]}]});
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {}, "spec": spec, "status": {"conditions": null}})).unwrap();
+    assert_eq!(pod.wish().demand.requests, resources(0, 0, 1));
+    let node =
+        json!({"metadata": {}, "spec": {"taints": null, "unschedulable": null}, "status": {"allocatable": null}});
+    assert!(!serde_json::from_value::<wire::Node>(node).unwrap().view().ready);
+}
+
 #[test]
 fn pods_that_ask_for_nothing_spread() {
     let mut view = with([("a", node(4000, 8 << 30)), ("b", node(4000, 8 << 30))]);

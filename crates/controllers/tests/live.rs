@@ -1,0 +1,286 @@
+//! The controllers against a real API server: what plans cannot show by themselves.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Client;
+use serde_json::{Value, json};
+
+/// Everyone may do everything, and there are no nodes.
+struct Open;
+
+impl apiserver::Authorizer for Open {
+    fn decide(&self, _: &apiserver::Identity, _: &apiserver::Attributes) -> apiserver::Decision {
+        apiserver::Decision { allowed: true, reason: "test".into() }
+    }
+}
+
+#[async_trait::async_trait]
+impl apiserver::Nodes for Open {
+    async fn forward(&self, _: &str, _: http::Request<axum::body::Body>) -> axum::response::Response {
+        axum::response::Response::default()
+    }
+}
+
+/// A real API server over a real store, in this process.
+struct Cluster {
+    client: Client,
+    registry: Arc<api::Registry>,
+    server: apiserver::Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.server.stop();
+    }
+}
+
+impl Cluster {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Arc::new(api::builtin());
+        let server = apiserver::Server::new(apiserver::Config {
+            store: Arc::new(store::Embedded::open(dir.path().join("store")).unwrap()),
+            registry: registry.clone(),
+            authenticator: Arc::new(apiserver::Authenticator::default()),
+            authorizer: Arc::new(Open),
+            audit: Arc::new(apiserver::Audit::default()),
+            nodes: Arc::new(Open),
+            version: apiserver::Version {
+                major: "1".into(),
+                minor: "36".into(),
+                git_version: "v1.36.0".into(),
+                git_commit: String::new(),
+                build_date: String::new(),
+            },
+            clock: Arc::new(jiff::Timestamp::now),
+        });
+        server.ready().await;
+        let client = Client::new(server.local(apiserver::Identity::system("test", &["system:masters"])), "default");
+        Self { client, registry, server, _dir: dir }
+    }
+
+    async fn send(&self, method: &str, path: &str, media: &str, body: Value) -> Result<Value, kube::Error> {
+        let request = http::Request::builder().method(method).uri(path).header("content-type", media);
+        self.client.request(request.body(body.to_string().into_bytes()).unwrap()).await
+    }
+
+    async fn create(&self, path: &str, body: Value) -> Value {
+        self.send("POST", path, "application/json", body).await.unwrap()
+    }
+
+    async fn merge(&self, path: &str, body: Value) -> Value {
+        self.send("PATCH", path, "application/merge-patch+json", body).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Option<Value> {
+        self.send("GET", path, "application/json", Value::Null).await.ok()
+    }
+
+    async fn list(&self, path: &str) -> Vec<Value> {
+        let list = self.send("GET", path, "application/json", Value::Null).await.unwrap();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Asks again until the answer is there, for at most thirty seconds; fails with the last state.
+    async fn until<T>(&self, what: &str, path: &str, found: impl Fn(Option<Value>) -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let state = self.get(path).await;
+            if let Some(found) = found(state.clone()) {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{what}: {state:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// With controllers running and the namespace `default`.
+async fn controlled(grace: Duration) -> Cluster {
+    let cluster = Cluster::new().await;
+    let (registry, authority) = (cluster.registry.clone(), "PEM".to_owned());
+    let config = controllers::Config { registry, authority, grace };
+    tokio::spawn(controllers::run(cluster.client.clone(), config, std::future::pending()));
+    cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    cluster.until("the default account", account, |found| found).await;
+    cluster
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const SETS: &str = "/apis/apps/v1/namespaces/default/replicasets";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+const GRACE: Duration = Duration::from_secs(40);
+
+fn workload(kind: &str, name: &str, replicas: u32) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": "v1"}]},
+            },
+        },
+    })
+}
+
+/// A node that makes every pod ready.
+async fn node(cluster: &Cluster) {
+    loop {
+        for pod in cluster.list(PODS).await {
+            let (name, ready) = (pod["metadata"]["name"].as_str().unwrap(), &pod["status"]["conditions"]);
+            if ready.as_array().is_none_or(Vec::is_empty) {
+                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]);
+                let status = json!({"status": {"phase": "Running", "conditions": ready}});
+                let path = format!("{PODS}/{name}/status");
+                let _ = cluster.send("PATCH", &path, "application/merge-patch+json", status).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_is_given_its_authority_again() {
+    let cluster = controlled(GRACE).await;
+    let path = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt";
+    let is = |state: Option<Value>| state.filter(|map| map["data"]["ca.crt"] == "PEM");
+    cluster.until("the authority", path, is).await;
+    cluster.merge(path, json!({"data": {"ca.crt": "forged"}})).await;
+    cluster.until("the authority back", path, is).await;
+    cluster.send("DELETE", path, "application/json", json!({})).await.unwrap();
+    cluster.until("the authority again", path, is).await;
+}
+
+#[tokio::test]
+async fn exactly_so_many_pods_up_and_down() {
+    let cluster = controlled(GRACE).await;
+    cluster.create(SETS, workload("ReplicaSet", "web", 150)).await;
+    let path = format!("{SETS}/web");
+    let has = |n: u64| move |state: Option<Value>| state.filter(|s| s["status"]["replicas"].as_u64() == Some(n));
+    cluster.until("150 pods", &path, has(150)).await;
+    assert_eq!(cluster.list(PODS).await.len(), 150);
+    let created = cluster.list(PODS).await;
+    cluster.merge(&path, json!({"spec": {"replicas": 20}})).await;
+    cluster.until("20 pods", &path, has(20)).await;
+    let left = cluster.list(PODS).await;
+    assert_eq!(left.len(), 20);
+    let known = |pod: &Value| created.iter().any(|c| c["metadata"]["uid"] == pod["metadata"]["uid"]);
+    assert!(left.iter().all(known), "none was made on the way down");
+}
+
+#[tokio::test]
+async fn a_deployment_from_rollout_to_removal() {
+    let cluster = Arc::new(controlled(GRACE).await);
+    let kubelet = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { node(&cluster).await }
+    });
+    let path = format!("{DEPLOYMENTS}/web");
+    let rolled = |image: &'static str| {
+        move |state: Option<Value>| {
+            state.filter(|d| {
+                let status = &d["status"];
+                d["spec"]["template"]["spec"]["containers"][0]["image"] == image
+                    && status["observedGeneration"] == d["metadata"]["generation"]
+                    && status["updatedReplicas"] == 3
+                    && status["replicas"] == 3
+                    && status["availableReplicas"] == 3
+            })
+        }
+    };
+    cluster.create(DEPLOYMENTS, workload("Deployment", "web", 3)).await;
+    cluster.until("the first rollout", &path, rolled("v1")).await;
+    let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "v2"}]);
+    cluster.send("PATCH", &path, "application/json-patch+json", image).await.unwrap();
+    let deployment = cluster.until("the second rollout", &path, rolled("v2")).await;
+    assert_eq!(deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "2");
+    assert_eq!(cluster.list(SETS).await.len(), 2);
+    assert_eq!(cluster.list(PODS).await.len(), 3);
+
+    let foreground = json!({"propagationPolicy": "Foreground"});
+    cluster.send("DELETE", &path, "application/json", foreground).await.unwrap();
+    cluster.until("the deployment gone", &path, |state| state.is_none().then_some(())).await;
+    assert_eq!(cluster.list(SETS).await, Vec::<Value>::new());
+    assert_eq!(cluster.list(PODS).await, Vec::<Value>::new());
+    kubelet.abort();
+}
+
+#[tokio::test]
+async fn orphans_are_adopted_by_a_namesake() {
+    let cluster = controlled(GRACE).await;
+    cluster.create(SETS, workload("ReplicaSet", "web", 2)).await;
+    let path = format!("{SETS}/web");
+    let two = |state: Option<Value>| state.filter(|s| s["status"]["replicas"] == 2);
+    cluster.until("2 pods", &path, two).await;
+    let orphan = json!({"propagationPolicy": "Orphan"});
+    cluster.send("DELETE", &path, "application/json", orphan).await.unwrap();
+    cluster.until("the set gone", &path, |state| state.is_none().then_some(())).await;
+    let before = cluster.list(PODS).await;
+    assert!(before.iter().all(|p| p["metadata"]["ownerReferences"].is_null()));
+    let uid = cluster.create(SETS, workload("ReplicaSet", "web", 2)).await["metadata"]["uid"].clone();
+    cluster.until("2 pods again", &path, two).await;
+    let after = cluster.list(PODS).await;
+    assert_eq!(after.len(), before.len());
+    assert!(after.iter().all(|p| p["metadata"]["ownerReferences"][0]["uid"] == uid));
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_takes_everything_along() {
+    let cluster = controlled(GRACE).await;
+    cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "tenant"}})).await;
+    let account = "/api/v1/namespaces/tenant/serviceaccounts/default";
+    cluster.until("the account", account, |found| found).await;
+    let at = |path: &str| path.replace("/default/", "/tenant/");
+    cluster.create(&at(DEPLOYMENTS), workload("Deployment", "web", 3)).await;
+    for name in ["a", "b"] {
+        cluster.create("/api/v1/namespaces/tenant/configmaps", json!({"metadata": {"name": name}})).await;
+    }
+    let three = |state: Option<Value>| state.filter(|d| d["status"]["replicas"] == 3);
+    cluster.until("the pods", &at(&format!("{DEPLOYMENTS}/web")), three).await;
+    cluster.send("DELETE", "/api/v1/namespaces/tenant", "application/json", json!({})).await.unwrap();
+    cluster.until("the namespace gone", "/api/v1/namespaces/tenant", |state| state.is_none().then_some(())).await;
+    for path in
+        [PODS, SETS, DEPLOYMENTS, "/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/serviceaccounts"]
+    {
+        assert_eq!(cluster.list(&at(path)).await, Vec::<Value>::new(), "{path}");
+    }
+    assert!(cluster.get("/api/v1/namespaces/default").await.is_some());
+}
+
+#[tokio::test]
+async fn a_silent_node_is_unknown_and_tainted() {
+    let cluster = controlled(Duration::from_millis(300)).await;
+    cluster.create("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
+    let ready =
+        json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Other", "status": "True"}]}});
+    cluster.merge("/api/v1/nodes/n/status", ready).await;
+    let node = cluster
+        .until("the taints", "/api/v1/nodes/n", |state| {
+            state.filter(|n| {
+                n["spec"]["taints"].as_array().is_some_and(|t| t.len() == 2)
+                    && n["status"]["conditions"][0]["status"] == "Unknown"
+            })
+        })
+        .await;
+    assert_eq!(node["spec"]["taints"][0]["key"], "node.kubernetes.io/unreachable");
+    assert_eq!(node["status"]["conditions"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_told_in_the_status() {
+    let cluster = controlled(GRACE).await;
+    let mut bad = workload("ReplicaSet", "web", 2);
+    bad["spec"]["template"]["spec"]["hostNetwork"] = true.into(); // the baseline forbids it
+    cluster.create(SETS, bad).await;
+    let condition = cluster
+        .until("the condition", &format!("{SETS}/web"), |state| state?["status"]["conditions"].get(0).cloned())
+        .await;
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("ReplicaFailure"), &json!("FailedCreate")));
+}
