@@ -106,7 +106,7 @@ async fn environment_and_volumes() {
             {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, {"name": "X", "value": "$(K)!"}],
         "volumeMounts": [{"name": "m", "mountPath": "/m"}, {"name": "e", "mountPath": "/e"}, {"name": "s", "mountPath": "/s"},
             {"name": "e", "mountPath": "/sub", "subPath": "a/b"}],
-        "command": ["sh", "-c", "echo $X $IP $FROM_IMAGE $KUBERNETES_SERVICE_HOST; cat /m/k /s/t; echo; echo x > /sub/f; cat /e/a/b/f; hostname; grep -cw p /etc/hosts"]}],
+        "command": ["sh", "-c", "echo $X $IP $FROM_IMAGE $KUBERNETES_SERVICE_HOST; cat /m/k /s/t; echo; echo x > /sub/f; cat /e/a/b/f; hostname; grep -cw p /etc/hosts; cd /var/run/secrets/kubernetes.io/serviceaccount; cat namespace ca.crt; echo; grep -c '^ey.*[.].*[.]' token"]}],
         "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "e", "emptyDir": {}},
             {"name": "s", "secret": {"secretName": "s"}}]})).await;
     let missing =
@@ -120,7 +120,7 @@ async fn environment_and_volumes() {
     maps.create(&PostParams::default(), &map).await.unwrap();
     let pod = node.until("p", "done", phase("Succeeded")).await;
     let ip = pod["status"]["podIP"].as_str().unwrap();
-    assert_eq!(node.logs("p", "c").await, format!("v! {ip} yes 10.0.0.1\nvtoken\nx\np\n1\n"));
+    assert_eq!(node.logs("p", "c").await, format!("v! {ip} yes 10.0.0.1\nvtoken\nx\np\n1\ndefaulta CA\n1\n"));
     node.end().await;
 }
 

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use axum::{body::Body, response::Response};
 use http::Request;
 use images::Images;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
@@ -69,10 +69,13 @@ impl Node {
         let tag = std::process::id() % 100_000;
         let instance = format!("a{tag}-{n}");
         let store: Arc<dyn store::Store> = Arc::new(store::Memory::default());
+        let pki = apiserver::pki::Pki::open(&dir.path().join("pki"), jiff::Timestamp::now()).unwrap();
+        let holders = Arc::new(apiserver::authn::StoredHolders(store.clone()));
+        let authenticator = Authenticator::new(&pki, holders, Arc::new(jiff::Timestamp::now)).unwrap();
         let server = Server::new(apiserver::Config {
             store,
             registry: Arc::new(api::builtin()),
-            authenticator: Arc::new(Authenticator::default()),
+            authenticator: Arc::new(authenticator),
             authorizer: Arc::new(Anything),
             audit: Arc::new(Audit::open(&dir.path().join("audit.log"), 1 << 30, 1).unwrap()),
             nodes: Arc::new(Nowhere),
@@ -92,6 +95,9 @@ impl Node {
             let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
             namespaces.create(&PostParams::default(), &namespace).await.unwrap();
         }
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+        let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        accounts.create(&PostParams::default(), &account).await.unwrap();
         let keeper = Keeper::start(runtime::Config {
             run_dir: dir.path().join("run/runtime"),
             instance: instance.clone(),
