@@ -68,12 +68,11 @@ impl Agent {
     }
 
     async fn sandbox(&self, want: &Pod) -> Result<Vec<std::net::IpAddr>, Failure> {
-        let made = self.make_sandbox(want).await.map_err(|message| {
+        self.make_sandbox(want).await.map_err(|message| {
             let text = format!("Failed to create pod sandbox: {message}");
             self.0.events.warning(events::about(want, None), "FailedCreatePodSandBox", text.clone());
             Failure { reason: "ContainerCreating", message: text }
-        });
-        made
+        })
     }
 
     async fn make_sandbox(&self, want: &Pod) -> Result<Vec<std::net::IpAddr>, String> {

@@ -28,7 +28,9 @@ use crate::{
     config::Config,
     decide::{self, Step},
     events::Events,
-    housekeeping, message, node,
+    housekeeping, message,
+    mounts::Tokens,
+    node,
     objects::Objects,
     observe::{Ended, Observed, Outcome, State},
     pod, spec,
@@ -52,13 +54,10 @@ pub(crate) struct Inner {
     woken: Mutex<Option<mpsc::UnboundedReceiver<(String, Timestamp)>>>,
 }
 
-/// Tokens of projected volumes by volume and path, with the time to renew each.
-pub(crate) type Tokens = Arc<Mutex<BTreeMap<(String, String), (Timestamp, String)>>>;
-
 pub(crate) struct Entry {
     pub want: Arc<Pod>,
     pub seen: Observed,
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
 }
 
 /// What an agent needs. All of it is shared with others.
@@ -196,7 +195,7 @@ impl Agent {
                 Some(_) => {}
                 None => {
                     let seen = adopt::observed(&pod, found.unwrap_or_default(), Timestamp::now());
-                    pods.insert(uid.clone(), Entry { want: Arc::new(pod), seen, tokens: Tokens::default() });
+                    pods.insert(uid.clone(), Entry { want: Arc::new(pod), seen, tokens: Arc::default() });
                 }
             }
         }
@@ -378,7 +377,7 @@ impl Agent {
 pub(crate) struct Scene {
     pub want: Arc<Pod>,
     pub ips: Arc<[std::net::IpAddr]>,
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     pub remains: Arc<BTreeMap<String, (u32, BTreeSet<u32>)>>,
     pub ready: bool,
 }

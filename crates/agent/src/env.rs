@@ -1,6 +1,6 @@
 //! The environment of a container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
@@ -19,9 +19,9 @@ pub async fn fetch(objects: &Objects, namespace: &str, container: &Container) ->
     let mut found = Referred::new();
     for (source, name) in references(container) {
         let key = (source.noun(), name);
-        if !found.contains_key(&key) {
-            let got = objects.get(source, namespace, &key.1).await.map_err(|e| refused(e.to_string()))?;
-            found.insert(key, got);
+        if let Entry::Vacant(vacant) = found.entry(key) {
+            let got = objects.get(source, namespace, &vacant.key().1).await.map_err(|e| refused(e.to_string()))?;
+            vacant.insert(got);
         }
     }
     Ok(found)

@@ -144,7 +144,7 @@ impl Reader {
     }
 
     /// The next piece for the client; `None` when there is nothing (yet).
-    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if self.left == 0 {
                 return Ok(None);
@@ -245,7 +245,7 @@ mod tests {
     fn all(log: &Path, query: Query) -> String {
         let mut reader = Reader::open(log, query).unwrap();
         let mut out = vec![];
-        while let Some(more) = reader.next().unwrap() {
+        while let Some(more) = reader.read().unwrap() {
             out.extend(more);
         }
         String::from_utf8(out).unwrap()
@@ -293,12 +293,12 @@ mod tests {
         let log = tmp.path().join("0.log");
         fs::write(&log, lines(0, 1)).unwrap();
         let mut reader = Reader::open(&log, Query::default()).unwrap();
-        assert_eq!(reader.next().unwrap().unwrap(), b"0\n");
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.read().unwrap().unwrap(), b"0\n");
+        assert_eq!(reader.read().unwrap(), None);
         fs::rename(&log, tmp.path().join("0.log.20261124-000000")).unwrap();
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.read().unwrap(), None);
         fs::write(&log, lines(1, 2)).unwrap();
-        assert_eq!(reader.next().unwrap().unwrap(), b"1\n");
+        assert_eq!(reader.read().unwrap().unwrap(), b"1\n");
     }
 
     #[test]

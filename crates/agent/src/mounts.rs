@@ -1,6 +1,6 @@
 //! A pod's volumes: made from the spec and the API, and mounted into containers.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Mutex};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -20,6 +20,9 @@ use crate::{
     pod, security,
 };
 
+/// Tokens of projected volumes by volume and path, with the time to renew each.
+pub type Tokens = Mutex<BTreeMap<(String, String), (Timestamp, String)>>;
+
 /// What volumes are made from.
 pub struct Maker<'a> {
     /// The API.
@@ -30,8 +33,8 @@ pub struct Maker<'a> {
     pub volumes: &'a Volumes,
     /// The CA for `kube-root-ca.crt` when there is no such ConfigMap.
     pub ca: Option<&'a str>,
-    /// Tokens already had: by volume and path, with the time to have a new one.
-    pub tokens: &'a std::sync::Mutex<BTreeMap<(String, String), (Timestamp, String)>>,
+    /// Tokens already had.
+    pub tokens: &'a Tokens,
 }
 
 type Result<T> = std::result::Result<T, String>;

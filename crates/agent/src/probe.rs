@@ -233,15 +233,14 @@ where
             Err(error) => Err(error),
         },
     };
-    answer.map_err(|e| chain(e))
+    answer.map_err(chain)
 }
 
 /// `grpc.health.v1.Health/Check`, by hand: one message each way is all there is to it.
 async fn health(ip: IpAddr, port: u16, service: &str) -> Result<()> {
     let stream = TcpStream::connect((ip, port)).await.map_err(|e| format!("dial {ip}:{port}: {e}"))?;
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(|e| chain(e))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(chain)?;
     let exchange = async {
         let request =
             Request::post(format!("http://{}/grpc.health.v1.Health/Check", std::net::SocketAddr::new(ip, port)))
@@ -250,7 +249,7 @@ async fn health(ip: IpAddr, port: u16, service: &str) -> Result<()> {
                 .header(header::USER_AGENT, "kube-probe/1.36")
                 .body(http_body_util::Full::new(bytes::Bytes::from(question(service))))
                 .map_err(|e| e.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|e| chain(e))?;
+        let answer = sender.send_request(request).await.map_err(chain)?;
         let status = |h: &http::HeaderMap| h.get("grpc-status").and_then(|s| s.to_str().ok()).map(String::from);
         let early = status(answer.headers());
         let limited = http_body_util::Limited::new(answer.into_body(), 64 * 1024);

@@ -138,7 +138,7 @@ async fn container_logs(
                 let read = tokio::task::spawn_blocking(move || {
                     let mut piece = vec![];
                     while piece.len() < 64 * 1024 {
-                        match reader.next() {
+                        match reader.read() {
                             Ok(Some(more)) => piece.extend(more),
                             Ok(None) | Err(_) => break,
                         }
