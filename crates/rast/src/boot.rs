@@ -65,7 +65,6 @@ async fn node(host: &Host, settings: &Settings, name: &str, control: &Control) -
     let volumes = Volumes::open(&state, &host.run()).context("open the volumes")?;
     let config = agent::Config {
         node_name: name.to_owned(),
-        instance: host.instance().to_owned(),
         logs: host.logs(),
         addresses: vec![settings.address()],
         capacity: Capacity::of_host(&state, settings.max_pods),
