@@ -18,7 +18,7 @@ fn ready(p: &Value) -> bool {
     p["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-fn state<'a>(p: &'a Value, n: usize) -> &'a Value {
+fn state(p: &Value, n: usize) -> &Value {
     &p["status"]["containerStatuses"][n]["state"]
 }
 
@@ -33,7 +33,7 @@ async fn runs_speaks_and_goes() {
     )
     .await;
     let pod = node.until("web", "ready", ready).await;
-    println!("create -> Running {:?}", start.elapsed());
+    eprintln!("create -> Running {:?}", start.elapsed());
     assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10."));
     assert!(pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("rast://"));
     for n in 0..3 {
@@ -45,7 +45,7 @@ async fn runs_speaks_and_goes() {
         )
         .await;
         node.until(&name, "running", phase("Running")).await;
-        println!("create -> Running {:?}", start.elapsed());
+        eprintln!("create -> Running {:?}", start.elapsed());
     }
     let end = Instant::now() + Duration::from_secs(5);
     while node.logs("web", "c").await != "hello\n" {

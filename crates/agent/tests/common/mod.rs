@@ -264,7 +264,9 @@ fn archive(dir: &Path) -> PathBuf {
     let mut put = |name: &str, mode: u32, bytes: &[u8]| {
         let mut h = tar::Header::new_ustar();
         h.set_size(bytes.len() as u64);
-        (h.set_uid(0), h.set_gid(0), h.set_mtime(0));
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
         h.set_mode(mode);
         layer.append_data(&mut h, name, bytes).unwrap();
     };
@@ -278,7 +280,9 @@ fn archive(dir: &Path) -> PathBuf {
         let mut h = tar::Header::new_ustar();
         h.set_entry_type(tar::EntryType::Symlink);
         h.set_size(0);
-        (h.set_uid(0), h.set_gid(0), h.set_mtime(0));
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
         h.set_mode(0o777);
         layer.append_link(&mut h, format!("bin/{applet}"), "busybox").unwrap();
     }
@@ -296,7 +300,9 @@ fn archive(dir: &Path) -> PathBuf {
     ] {
         let mut h = tar::Header::new_ustar();
         h.set_size(bytes.len() as u64);
-        (h.set_uid(0), h.set_gid(0), h.set_mtime(0));
+        h.set_uid(0);
+        h.set_gid(0);
+        h.set_mtime(0);
         h.set_mode(0o644);
         out.append_data(&mut h, name, &bytes[..]).unwrap();
     }
