@@ -424,10 +424,12 @@ fn world() -> impl Strategy<Value = World> {
         |(init, main, scripts, policy, (faults, order), deaf)| {
             let names: Vec<String> =
                 init.iter().chain(&main).map(|c| c["name"].as_str().unwrap().to_string()).collect();
+            let sidecar = |name: &str| init.iter().any(|c| c["name"] == name && c["restartPolicy"] == "Always");
+            let ends: Vec<bool> = names.iter().map(|n| n.starts_with('i') && !sidecar(n)).collect();
             let mut w = World::new(json!({"restartPolicy": policy, "initContainers": init, "containers": main}));
             // An init container has to end, or nothing after it is seen.
-            for (name, mut script) in names.into_iter().zip(scripts) {
-                if name.starts_with('i') {
+            for ((name, mut script), ends) in names.into_iter().zip(scripts).zip(ends) {
+                if ends {
                     script.extend([0; 30]);
                 }
                 w.script.insert(name, script);
