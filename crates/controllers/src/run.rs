@@ -307,3 +307,57 @@ impl State {
         deployment::Pods { live: pods.iter().filter(|(_, o)| !o.deleting()).count(), all: pods.len() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn wire(value: Value) -> Wire {
+        serde_json::from_value(value).unwrap()
+    }
+
+    /// The watch may be late: what was made and deleted counts once the answers are in.
+    #[test]
+    fn nothing_is_done_twice_while_the_watch_is_late() {
+        let config = Config { registry: Arc::default(), authority: String::new(), grace: Duration::ZERO };
+        let mut state = State::new(config, Timestamp::UNIX_EPOCH);
+        let set = |replicas: u32, revision: &str| {
+            wire(json!({
+                "metadata": {"name": "web", "namespace": "a", "uid": "set", "resourceVersion": revision},
+                "spec": {
+                    "replicas": replicas,
+                    "selector": {"matchLabels": {"app": "web"}},
+                    "template": {"metadata": {"labels": {"app": "web"}}},
+                },
+            }))
+        };
+        let work = (Part::ReplicaSet, Id::new(REPLICASETS, "a", "web"));
+        let plan = |state: &State| -> Vec<Step> {
+            let steps = state.plan(&work, Timestamp::UNIX_EPOCH).into_iter();
+            steps.filter(|s| matches!(s, Step::Create { .. } | Step::Delete { .. })).collect()
+        };
+        state.news(&REPLICASETS, Ok(watcher::Event::Apply(set(2, "1"))));
+        let steps = plan(&state);
+        assert_eq!(steps.len(), 2);
+        let mut outcome = Outcome::default();
+        for (i, step) in steps.into_iter().enumerate() {
+            let Step::Create { kind, mut object, .. } = step else { panic!("{step:?}") };
+            let (name, uid, revision) = (format!("web-{i}"), format!("pod-{i}"), (i + 2).to_string());
+            object["metadata"]["name"] = name.into();
+            object["metadata"]["uid"] = uid.into();
+            object["metadata"]["resourceVersion"] = revision.into();
+            outcome.answers.push((kind.clone(), Object::lift(&kind, wire(object))));
+        }
+        state.finish(work.clone(), outcome);
+        assert_eq!(plan(&state), []);
+
+        state.news(&REPLICASETS, Ok(watcher::Event::Apply(set(1, "9"))));
+        let steps = plan(&state);
+        let [Step::Delete { id, uid, .. }] = &steps[..] else { panic!("{steps:?}") };
+        let doomed = vec![(id.clone(), uid.clone())];
+        state.finish(work.clone(), Outcome { doomed, ..Outcome::default() });
+        assert_eq!(plan(&state), []);
+    }
+}

@@ -192,3 +192,29 @@ async fn the_file_shrinks_while_commits_go_on() {
     assert_eq!(store.revision().await.unwrap(), Rev(901));
     assert!(matches!(store.get("kept", Some(Rev(800))).await, Err(Error::Compacted { .. })));
 }
+
+#[tokio::test]
+async fn a_rewritten_file_shows_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Embedded::open(dir.path().join("store")).unwrap();
+    let model = Memory::default();
+    for i in 0..60 {
+        let txn = store::suite::put(&format!("a/{}", i % 5), &format!("{i} {}", "x".repeat(64 << 10)));
+        store.commit(txn.clone()).await.unwrap();
+        model.commit(txn).await.unwrap();
+    }
+    for s in [&store as &dyn Store, &model] {
+        s.compact(Rev(57)).await.unwrap();
+    }
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    while store.size() > 1 << 20 {
+        assert!(tokio::time::Instant::now() < deadline, "never rewritten: {} bytes", store.size());
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    compare(&store, &model).await;
+    for s in [&store as &dyn Store, &model] {
+        s.commit(store::suite::put("a/~", "end")).await.unwrap();
+    }
+    compare_watches(&store, &model).await;
+    compare(&store, &model).await;
+}

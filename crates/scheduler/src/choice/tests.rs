@@ -216,7 +216,7 @@ fn may(wish: &Wish, node: &Node, others: &[&Wish]) -> bool {
         && !node.unschedulable
         && node.taints.iter().all(|t| t.effect == "PreferNoSchedule" || tolerates(&t.key))
         && wish.selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
-        && others.len() as i64 + 1 <= have.pods
+        && (others.len() as i64) < have.pods
         && (want.cpu == 0 || sum(|r| r.cpu) + want.cpu <= have.cpu)
         && (want.memory == 0 || sum(|r| r.memory) + want.memory <= have.memory)
         && !wish.demand.ports.iter().any(|p| {
