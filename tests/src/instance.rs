@@ -16,6 +16,7 @@ use crate::Client;
 pub struct Instance {
     root: TempDir,
     port: u16,
+    pods: String,
     child: Option<Child>,
 }
 
@@ -31,7 +32,13 @@ impl Instance {
     pub fn prepared() -> Self {
         let root = tempfile::Builder::new().prefix("rast-").tempdir_in("/tmp").expect("a directory for the instance");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        Self { root, port, child: None }
+        let [high, low] = port.to_be_bytes();
+        Self { root, port, pods: format!("10.{high}.{low}.0/24"), child: None }
+    }
+
+    /// Gives its pods addresses from another range, before it starts.
+    pub fn pods_from(&mut self, range: String) {
+        self.pods = range;
     }
 
     /// Starts it (again) and waits until it says that it is ready.
@@ -48,10 +55,9 @@ impl Instance {
 
     /// `rast up` on this root, not yet started.
     pub fn command(&self) -> Command {
-        let [high, low] = self.port.to_be_bytes();
         let mut command = Command::new(program());
         command.args(["up", "--root"]).arg(self.root.path());
-        command.args(["--api-port", &self.port.to_string(), "--pod-range", &format!("10.{high}.{low}.0/24")]);
+        command.args(["--api-port", &self.port.to_string(), "--pod-range", &self.pods]);
         command.args(["--log", "info"]).stdin(Stdio::null());
         command
     }

@@ -1,0 +1,39 @@
+//! The peers, from Debian's packages, set up by `scripts/bench`: crun on a bundle, podman with its own storage.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The directory of this run.
+pub fn dir() -> Result<PathBuf> {
+    Ok(std::env::var_os("RAST_BENCH_DIR").context("RAST_BENCH_DIR is set by scripts/bench")?.into())
+}
+
+/// `crun` on state of its own. Its bundle has the root and the command of our pods.
+pub fn crun(args: &[&str]) -> Result<Command> {
+    let dir = dir()?;
+    let mut command = Command::new("crun");
+    command.arg("--root").arg(dir.join("crun")).args(args).current_dir(dir.join("bundle"));
+    Ok(command)
+}
+
+/// `podman` on storage of its own, in a network namespace of its own, so that its bridge and its rules go with it.
+pub fn podman(args: &[&str]) -> Result<Command> {
+    let dir = dir()?;
+    let mut command = Command::new(dir.join("podman"));
+    command.args(args);
+    Ok(command)
+}
+
+/// How long `command` takes, which must succeed.
+pub fn time(mut command: Command) -> Result<Duration> {
+    let began = Instant::now();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    let took = began.elapsed();
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(took)
+}
