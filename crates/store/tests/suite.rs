@@ -64,8 +64,7 @@ fn key() -> impl Strategy<Value = String> {
 fn step() -> impl Strategy<Value = Step> {
     let check = (key(), prop_oneof![Just(Expect::Absent), (0u64..30).prop_map(|r| Expect::Modified(Rev(r)))]);
     let write = prop_oneof![
-        // Values large enough that compaction rewrites the file now and then.
-        3 => (key(), 0usize..200_000, any::<u8>()).prop_map(|(k, n, b)| Write::Put(k, vec![b; n].into())),
+        3 => (key(), 0usize..2_000, any::<u8>()).prop_map(|(k, n, b)| Write::Put(k, vec![b; n].into())),
         1 => key().prop_map(Write::Delete),
     ];
     let txn = (prop::collection::vec(check, 0..2), prop::collection::vec(write, 0..4));
