@@ -117,6 +117,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// Whether objects are kept; a review is answered and forgotten.
     pub stored: bool,
+    /// A delete answers with the object as it was, instead of a `Status`: what clients with typed answers expect.
+    pub returns_deleted: bool,
     /// The name of its OpenAPI definition, e.g. `io.k8s.api.core.v1.Pod`.
     pub definition: Str,
     /// Adds its OpenAPI definition, and those it refers to, to a generator. Use [`crate::schema`].

@@ -100,6 +100,7 @@ impl Kind {
             subresources: &[],
             columns: crate::columns::PLAIN,
             stored: true,
+            returns_deleted: false,
             definition: T::schema_name(),
             schema: |generator| {
                 generator.subschema_for::<T>();

@@ -14,6 +14,7 @@ use crate::{
 pub fn kind() -> Kind {
     Kind {
         short: &["sa"],
+        returns_deleted: true,
         subresources: &[Subresource::Token],
         columns: const { &[NAME, column("Secrets", |o, _| count(o, "/secrets").to_string().into()), AGE] },
         ..Kind::of::<ServiceAccount>("serviceaccounts", Scope::Namespaced)

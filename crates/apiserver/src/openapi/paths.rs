@@ -122,7 +122,11 @@ fn main(kind: &Kind, verb: Verb) -> Option<Operation> {
         Verb::List => list_definition(kind),
         _ => kind.definition.to_string(),
     };
-    Some(operation(own(kind), &definition, verb))
+    let mut operation = operation(own(kind), &definition, verb);
+    if verb == Verb::Delete && kind.returns_deleted {
+        operation.answer = definition;
+    }
+    Some(operation)
 }
 
 fn sub(kind: &Kind, part: Subresource) -> Vec<Operation> {

@@ -59,6 +59,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     let options = Options::decode(call, &call.options()?)?;
     match delete(call, &call.at.name, &options).await? {
         Outcome::Marked(object) => call.reply(StatusCode::OK, &object),
+        Outcome::Removed(object) if call.kind.returns_deleted => call.reply(StatusCode::OK, &object),
         Outcome::Removed(object) => {
             let mut status = bind::success();
             status["code"] = json!(200);

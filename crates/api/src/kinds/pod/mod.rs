@@ -33,6 +33,7 @@ pub fn kind() -> Kind {
     Kind {
         short: &["po"],
         categories: &["all"],
+        returns_deleted: true,
         subresources: &[
             Subresource::Status,
             Subresource::Log,
