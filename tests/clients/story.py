@@ -35,8 +35,10 @@ try:
 except client.ApiException as refused:
     assert refused.status == 409, refused
 
+before = core.list_namespaced_pod("default").metadata.resource_version
 core.delete_namespaced_pod("sleeper", "default")
-for event in watcher.stream(core.list_namespaced_pod, "default", label_selector="app=sleeper", timeout_seconds=60):
+deletion = {"label_selector": "app=sleeper", "timeout_seconds": 60, "resource_version": before}
+for event in watcher.stream(core.list_namespaced_pod, "default", **deletion):
     if event["type"] == "DELETED":
         watcher.stop()
 assert not core.list_namespaced_pod("default").items

@@ -23,11 +23,6 @@ impl Host {
         Self { root, instance }
     }
 
-    /// The root itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The instance's name.
     pub fn instance(&self) -> &str {
         &self.instance

@@ -40,7 +40,7 @@ impl Control {
         let now = Timestamp::now();
         let clock: apiserver::Clock = Arc::new(Timestamp::now);
         std::fs::create_dir_all(host.state()).with_context(|| format!("make {}", host.state().display()))?;
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(&host.state().join("store"))?);
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(host.state().join("store"))?);
         let pki = Pki::open(&host.state().join("pki"), now)?;
         let tls = Tls::new(&pki, names(settings, node), now)?;
         let registry = Arc::new(api::builtin());

@@ -88,7 +88,7 @@ impl Failures {
 async fn stop(host: &Host) -> Result<()> {
     let Some(pid) = lock::holder(&host.run())?.and_then(Pid::from_raw) else { return Ok(()) };
     let process = pidfd_open(pid, PidfdFlags::NONBLOCK).context("find the running instance")?;
-    let process = AsyncFd::new(process)?;
+    let process = AsyncFd::register(process).context("wait for the running instance")?;
     for signal in [Signal::TERM, Signal::KILL] {
         match pidfd_send_signal(process.get_ref(), signal) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
