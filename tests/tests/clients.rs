@@ -13,7 +13,7 @@ fn with_each(story: impl Fn(&Client, &Instance)) {
         let namespace = format!("v{}", version.replace('.', "-"));
         let kubectl = instance.kubectl(version);
         kubectl.ok(&["create", "namespace", &namespace]);
-        println!("--- kubectl {version}");
+        eprintln!("--- kubectl {version}");
         story(&kubectl.arg("--namespace").arg(namespace), &instance);
     }
 }
