@@ -1,6 +1,6 @@
 //! Controllers: level-triggered loops that talk to the API only.
 //!
-//! Every controller is a pure `plan` from what is seen to [`step::Step`]s. [`run`] keeps what is seen up to date,
+//! Every controller is a pure `plan` from what is seen to steps. [`run()`] keeps what is seen up to date,
 //! decides which plans to make anew, and carries the steps out; a process killed between any two of them goes on
 //! from what it sees the next time.
 

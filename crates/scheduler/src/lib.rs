@@ -1,7 +1,7 @@
 //! Placement of pods on nodes: pure filter and score, and the loop around it.
 //!
 //! [`choose`] says where a pod goes, or why it goes nowhere, from a [`View`] of the cluster; it reads no clock
-//! and no network. [`run`] keeps a view up to date and binds what is pending. Ties are broken by name, so
+//! and no network. [`run()`] keeps a view up to date and binds what is pending. Ties are broken by name, so
 //! equal views give equal choices.
 
 mod choice;

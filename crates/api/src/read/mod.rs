@@ -42,7 +42,7 @@ pub struct Document {
     pub value: Value,
     /// The keys that were given twice, with the place of the second.
     pub duplicates: Vec<(Path, Position)>,
-    /// Where its fields stand. Empty for [`json`], which is the server's reader.
+    /// Where its fields stand. Empty for [`json()`], which is the server's reader.
     pub spans: Spans,
 }
 
