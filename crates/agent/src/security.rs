@@ -7,7 +7,7 @@ use runtime::{Seccomp, Security, User};
 
 use crate::{observe::Failure, pod};
 
-/// What a container holds unless it says otherwise; see docs/decisions/capabilities.md.
+/// What a container holds unless it says otherwise; see docs/decisions/container-defaults.md.
 pub const DEFAULT: [&str; 9] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"];
 

@@ -7,8 +7,10 @@ use clap::Args;
 use images::Images;
 use network::{Network as _, Routed};
 use runtime::{Keeper, Runtime as _};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{io::unix::AsyncFd, time::timeout};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use volumes::Volumes;
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// How long the instance may take to end by itself.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
 /// Stop everything that runs here and leave the host as it was
 #[derive(Args)]
@@ -38,7 +40,7 @@ impl Down {
         if !rustix::process::geteuid().is_root() {
             return Err(Failure::new(Exit::Denied, "rast down takes namespaces and mounts away: run it as root").into());
         }
-        stop(host).await?;
+        stop(host)?;
         if !host.run().exists() && !host.state().exists() {
             return Ok(());
         }
@@ -85,20 +87,21 @@ impl Failures {
 }
 
 /// Ends the running instance.
-async fn stop(host: &Host) -> Result<()> {
+fn stop(host: &Host) -> Result<()> {
     let Some(pid) = lock::holder(&host.run())?.and_then(Pid::from_raw) else { return Ok(()) };
-    let process = pidfd_open(pid, PidfdFlags::NONBLOCK).context("find the running instance")?;
-    let process = AsyncFd::register(process).context("wait for the running instance")?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).context("find the running instance")?;
     for signal in [Signal::TERM, Signal::KILL] {
-        match pidfd_send_signal(process.get_ref(), signal) {
+        match pidfd_send_signal(&process, signal) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             other => other.context("end the running instance")?,
         }
-        if timeout(PATIENCE, process.readable()).await.is_ok() {
+        // A pidfd becomes readable when its process ends.
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        if poll(&mut ended, Some(&PATIENCE)).context("wait for the running instance")? > 0 {
             return Ok(());
         }
     }
-    Err(Failure::new(Exit::TimedOut, format!("process {pid:?} does not end", pid = pid.as_raw_nonzero())).into())
+    Err(Failure::new(Exit::TimedOut, format!("process {} does not end", pid.as_raw_nonzero())).into())
 }
 
 async fn containers(host: &Host) -> Result<()> {

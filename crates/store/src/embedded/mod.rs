@@ -1,6 +1,6 @@
 //! The store in one file: an append-only log of group commits and an index of it in memory.
 //!
-//! `docs/decisions/0001-embedded-store.md` says why it is a log of our own.
+//! `docs/decisions/embedded-store.md` says why it is a log of our own.
 //!
 //! Guarantees: a commit is acknowledged after its frame is on disk; a process killed at any moment loses no
 //! acknowledged commit and leaves none half done; two processes never write the same file. Assumes: an honest
