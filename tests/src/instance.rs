@@ -70,6 +70,13 @@ impl Instance {
         }
     }
 
+    /// Waits until it has ended by itself.
+    pub fn wait(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.wait().expect("it ends");
+        }
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("running").id()
@@ -83,6 +90,11 @@ impl Instance {
     /// Its API's port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where its pods get their addresses from.
+    pub fn pod_range(&self) -> &str {
+        &self.pods
     }
 
     /// Its administrator's kubeconfig.

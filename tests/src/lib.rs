@@ -2,10 +2,14 @@
 //! the clients that judge it.
 
 mod client;
+pub mod host;
 mod instance;
+pub mod pods;
+mod relay;
 
 pub use client::{Answer, Client};
 pub use instance::Instance;
+pub use relay::Relay;
 
 use std::time::{Duration, Instant};
 

@@ -35,6 +35,8 @@ pub struct Settings {
     pub plain_http_registries: Vec<String>,
     /// Pods on this node.
     pub max_pods: u32,
+    /// Processes and threads of a pod.
+    pub max_processes: u32,
 }
 
 impl Default for Settings {
@@ -47,6 +49,7 @@ impl Default for Settings {
             node_address: None,
             plain_http_registries: Vec::new(),
             max_pods: 1100,
+            max_processes: 4096,
         }
     }
 }

@@ -1,0 +1,246 @@
+//! What may happen to a host at any moment, and what must not come of it.
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use tests::{
+    Instance, eventually,
+    host::{alive, cgroups, end, mounts_below},
+    pods::{config_map, container, documents, pod},
+};
+
+/// Prints 1, 2, 3 and so on, so that a lost or repeated line shows.
+const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+
+/// Ends with 7 once told to.
+const END_WITH_7: &str = "until [ -e /tmp/end ]; do sleep 0.1; done; exit 7";
+
+/// What the API says of an exit code that the kernel no longer tells.
+const UNKNOWN: i64 = -1;
+
+fn counted(instance: &Instance) -> usize {
+    let log = instance.rast().ok(&["logs", "count"]);
+    for (number, line) in (1..).zip(log.lines()) {
+        assert_eq!(line, number.to_string(), "a line is lost or repeated");
+    }
+    log.lines().count()
+}
+
+/// The pod `count` is what it was: same process, never restarted, its log goes on, commands run in it.
+fn goes_on(instance: &Instance, process: i32, printed: usize) -> usize {
+    eventually("a command runs in it", || {
+        let answer = instance.rast().run(&["exec", "count", "--", "echo", "here"]);
+        if answer.out == "here\n" { Ok(()) } else { Err(answer.err) }
+    });
+    let pod = instance.ready("count");
+    assert_eq!(instance.first_process(&pod), process);
+    assert_eq!(container(&pod)["restartCount"], 0);
+    eventually("its log goes on", || {
+        let now = counted(instance);
+        if now > printed { Ok(now) } else { Err(format!("{now} lines")) }
+    })
+}
+
+fn exit_code(instance: &Instance, name: &str) -> i64 {
+    eventually(&format!("{name} has ended"), || {
+        let pod = instance.get(&format!("pod/{name}"));
+        container(&pod)["state"]["terminated"]["exitCode"].as_i64().ok_or_else(|| pod["status"].to_string())
+    })
+}
+
+#[test]
+fn containers_outlive_rast_and_its_helper() {
+    let mut instance = Instance::up();
+    let mut ends = pod("ends", END_WITH_7);
+    ends["spec"]["restartPolicy"] = json!("Never");
+    let mut unseen = ends.clone();
+    unseen["metadata"]["name"] = json!("unseen");
+    instance.apply(&[pod("count", COUNT), ends, unseen]);
+    let [count, ends, unseen] = ["count", "ends", "unseen"].map(|name| instance.ready(name));
+    let [process, ..] = [&count, &ends, &unseen].map(|pod| instance.first_process(pod));
+    let printed = goes_on(&instance, process, 0);
+
+    let second = instance.command().output().expect("rast starts");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("process {}", instance.pid())), "{said}");
+
+    instance.kill();
+    assert!(alive(process));
+    instance.start();
+    let printed = goes_on(&instance, process, printed);
+
+    let helper = instance.helper();
+    end(helper.pid);
+    assert!(alive(process));
+    let printed = goes_on(&instance, process, printed);
+    assert_ne!(instance.helper().pid, helper.pid);
+    instance.rast().ok(&["exec", "ends", "--", "touch", "/tmp/end"]);
+    let code = exit_code(&instance, "ends");
+    assert!([7, UNKNOWN].contains(&code), "the exit code {code} is invented");
+
+    let [helper, ended] = [instance.helper().pid, instance.first_process(&unseen)];
+    instance.kill();
+    [helper, ended].into_iter().for_each(end);
+    instance.start();
+    goes_on(&instance, process, printed);
+    let code = exit_code(&instance, "unseen");
+    assert!([128 + 9, UNKNOWN].contains(&code), "the exit code {code} is invented");
+}
+
+#[test]
+fn a_reboot_starts_again_what_shall_run_always() {
+    let mut instance = Instance::up();
+    let mut once = pod("once", "sleep 1000");
+    once["spec"]["restartPolicy"] = json!("Never");
+    let maps: Vec<Value> = (0..10).map(|n| config_map(&format!("map-{n}"))).collect();
+    instance.apply(&[&[pod("always", "sleep 1000"), once], maps.as_slice()].concat());
+    for name in ["always", "once"] {
+        instance.ready(name);
+    }
+
+    instance.reboot();
+    instance.start();
+    let again = instance.ready("always");
+    assert_eq!(container(&again)["restartCount"], 1, "{}", again["status"]);
+    let lost = exit_code(&instance, "once");
+    assert_eq!(lost, UNKNOWN, "nobody can know the exit code");
+    assert_eq!(instance.get("pod/once")["status"]["phase"], "Failed");
+    for map in maps {
+        let name = map["metadata"]["name"].as_str().expect("a name");
+        assert_eq!(instance.get(&format!("configmap/{name}"))["data"], map["data"]);
+    }
+}
+
+#[test]
+fn ctrl_c_at_any_moment_is_made_good_by_the_next_start() {
+    let mut instance = Instance::prepared();
+    // At once; when its run directory is there; when the API serves; while pods start.
+    for moment in ["", "run/rastos", "etc/rastos/kubeconfig.yaml"] {
+        let mut child = instance.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rast starts");
+        let place = instance.root().join(moment);
+        eventually("the moment comes", || match place.exists() {
+            true => Ok(()),
+            false => Err(moment.to_owned()),
+        });
+        interrupt(&mut child);
+    }
+    instance.start();
+    let idle = mounts_below(instance.root());
+    let names = ["a", "b", "c", "d"];
+    instance.apply(&names.map(|name| pod(name, "sleep 1000")));
+    kill(Pid::from_raw(instance.pid() as i32), Signal::SIGINT).expect("it runs");
+    instance.wait();
+    instance.start();
+    for name in names {
+        instance.ready(name);
+    }
+    instance.rast().ok(&["delete", "pod", "--all"]);
+    nothing_of_pods_is_left(&instance, &idle);
+}
+
+fn interrupt(child: &mut Child) {
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
+    child.wait().expect("it ends");
+}
+
+/// Moments, drawn from a seed.
+struct Dice(u64);
+
+impl Dice {
+    /// From `RAST_TEST_SEED`, else from the clock; printed, so that a failure can be had again.
+    fn seeded() -> Self {
+        let clock = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64;
+        let seed = std::env::var("RAST_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(clock);
+        println!("RAST_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        // xorshift (Marsaglia, 2003)
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn twenty_kills_at_random_lose_nothing_acknowledged() {
+    let mut dice = Dice::seeded();
+    let mut instance = Instance::up();
+    let idle = mounts_below(instance.root());
+    let (mut made, mut deleted) = (Vec::new(), Vec::new());
+    for round in 0..20 {
+        let objects = [config_map(&format!("map-{round}")), pod(&format!("pod-{round}"), "sleep 1000")];
+        let mut apply = instance.rast().command(&["apply", "-f", "-"]);
+        let mut apply = apply.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("rast");
+        let mut input = apply.stdin.take().expect("piped");
+        input.write_all(documents(&objects).as_bytes()).expect("it reads");
+        drop(input);
+        let leaving = made.iter().find(|target: &&String| target.starts_with("pod/")).cloned();
+        let delete = leaving.map(|target| {
+            let mut delete = instance.rast().command(&["delete", &target, "--no-wait"]);
+            made.retain(|other| *other != target);
+            (target, delete.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rast"))
+        });
+        // Not a wait for anything: the moment of the kill is what is tried.
+        thread::sleep(Duration::from_millis(dice.below(1000)));
+        instance.kill();
+        let out = apply.wait_with_output().expect("it ends").stdout;
+        let acknowledged = String::from_utf8_lossy(&out).into_owned();
+        made.extend(acknowledged.lines().filter_map(|line| line.strip_suffix(" created")).map(str::to_owned));
+        if let Some((target, mut delete)) = delete
+            && delete.wait().expect("it ends").success()
+        {
+            deleted.push(target);
+        }
+        instance.start();
+    }
+    println!("acknowledged: {made:?}; deleted: {deleted:?}");
+    for target in &made {
+        match target.strip_prefix("pod/") {
+            Some(name) => assert_eq!(container(&instance.ready(name))["restartCount"], 0, "{name}"),
+            None => assert!(!instance.get(target).is_null(), "{target} is lost"),
+        }
+    }
+    for target in &deleted {
+        eventually("what was deleted goes", || match instance.get(target) {
+            Value::Null => Ok(()),
+            left => Err(left.to_string()),
+        });
+    }
+    instance.rast().ok(&["delete", "pod", "--all"]);
+    nothing_of_pods_is_left(&instance, &idle);
+}
+
+/// Of pods that are gone no group, link, layer, record or mount stays; `idle` are the instance's own mounts.
+fn nothing_of_pods_is_left(instance: &Instance, idle: &[PathBuf]) {
+    let helper = instance.helper();
+    eventually("all of the pods goes", || {
+        let mut left: Vec<String> = Vec::new();
+        let groups = cgroups(&helper.instance);
+        left.extend(groups.iter().filter(|g| g.to_string_lossy().contains("/pod")).map(|g| format!("{}", g.display())));
+        let mounts = mounts_below(instance.root());
+        left.extend(mounts.iter().filter(|m| !idle.contains(m)).map(|mount| format!("mount {}", mount.display())));
+        let links = std::process::Command::new("ip").args(["-o", "link"]).output().expect("ip");
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        left.extend(links.lines().filter(|l| l.contains(&format!("{}_", helper.instance))).map(str::to_owned));
+        for dir in ["run/rastos/runtime/containers", "run/rastos/runtime/sandboxes", "var/lib/rastos/images/snapshots"]
+        {
+            let entries = std::fs::read_dir(instance.root().join(dir)).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| format!("{}", entry.path().display())));
+        }
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+    });
+}
