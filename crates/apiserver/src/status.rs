@@ -195,6 +195,11 @@ impl From<store::Error> for ApiError {
             store::Error::Compacted { .. } => Self::gone(error.to_string()),
             store::Error::Conflict { .. } => Self::new(StatusCode::CONFLICT, "Conflict", error.to_string()),
             store::Error::Future { .. } => Self::timeout(format!("Too large resource version: {error}")),
+            store::Error::Full { .. } => {
+                tracing::error!("{error}");
+                let message = "no space left on the disk of the API's store: nothing was written; free some and retry";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
+            }
             error => Self::internal(chain(&error)),
         }
     }

@@ -85,7 +85,8 @@ impl Door {
             Step::Create { kind, namespace, object } => {
                 let path = self.path(&kind, &namespace)?;
                 let wire = self.send::<Wire>(Method::POST, &path, "application/json", &object).await;
-                wire.map(|wire| Done::Answer(kind.clone(), Object::lift(&kind, wire))).map_err(Failed::Create)
+                wire.map(|wire| Done::Answer(kind.clone(), Object::lift(&kind, wire)))
+                    .map_err(|error| Failed::Create(anonymous(error, &object)))
             }
             Step::Patch { id, merge, patch } => self.patch(id, "", merge, &patch).await,
             Step::Status { id, merge, patch } => self.patch(id, "/status", merge, &patch).await,
@@ -99,6 +100,13 @@ impl Door {
                 self.delete(id, uid, propagation).await
             }
             Step::Empty { namespace } => self.empty(&namespace).await,
+            Step::Tell { namespace, event } => {
+                let path = format!("/api/v1/namespaces/{namespace}/events");
+                if let Err(error) = self.send::<Value>(Method::POST, &path, "application/json", &event).await {
+                    tracing::debug!(%namespace, %error, "controllers: tell");
+                }
+                Ok(Done::Nothing)
+            }
             Step::Again(wait) => Ok(Done::Again(wait)),
         }
     }
@@ -192,6 +200,18 @@ impl Door {
             .await
             .map(|_| Done::Nothing)
             .or_else(gone)
+    }
+}
+
+/// A refusal that is the same for every name that was made up: else each try would be news.
+fn anonymous(error: kube::Error, object: &Value) -> kube::Error {
+    match (error, object["metadata"]["generateName"].as_str()) {
+        (kube::Error::Api(mut status), Some(prefix)) => {
+            let name = status.details.as_ref().map(|d| d.name.clone()).filter(|name| name.starts_with(prefix));
+            status.message = name.map_or(status.message.clone(), |name| status.message.replace(&name, prefix));
+            kube::Error::Api(status)
+        }
+        (error, _) => error,
     }
 }
 

@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use crate::{
     object::{Body, Object, parse},
     ownership,
-    step::{Id, Merge, PODS, REPLICASETS, Step},
+    step::{self, Id, Merge, PODS, REPLICASETS, Step},
 };
 
 /// The annotation of a pod that says how dear it is: cheaper ones are deleted first.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+const FAILED_CREATE: &str = "FailedCreate";
 /// Pods made or deleted in one go.
 const BURST: usize = 500;
 
@@ -103,6 +105,9 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let ours: Vec<_> = ours.into_iter().filter(|p| !p.deleting()).collect();
 
     let status = status(object, set, &ours, failure, now);
+    if let Some(message) = failure.filter(|message| told(&set.status) != Some(message)) {
+        steps.push(step::warn(&reference, object, FAILED_CREATE, message, now));
+    }
     if status != set.status {
         let patch = json!({"status": replace(&set.status, &status)});
         steps.push(Step::Status { id: Id::of(REPLICASETS, object), merge: Merge::Json, patch });
@@ -122,6 +127,12 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let next = ours.iter().filter_map(|p| pod(p)?.available(set.min_ready)).filter(|at| *at > now).min();
     steps.extend(next.map(|at| Step::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default())));
     steps
+}
+
+/// The refusal that its status tells.
+fn told(status: &ReplicaSetStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|c| c.type_ == REPLICA_FAILURE)?.message.as_deref()
 }
 
 fn pod(object: &Object) -> Option<&Pod> {
@@ -192,15 +203,15 @@ fn status(
     let count = |f: &dyn Fn(&Object) -> bool| pods.iter().filter(|p| f(p)).count() as i32;
     let some = |n: i32| (n > 0).then_some(n);
     let mut conditions = set.status.conditions.clone().unwrap_or_default();
-    let known = conditions.iter().position(|c| c.type_ == "ReplicaFailure");
+    let known = conditions.iter().position(|c| c.type_ == REPLICA_FAILURE);
     match (known, failure) {
         (Some(i), Some(message)) if conditions[i].message.as_deref() == Some(message) => {}
         (known, failure) => {
             known.map(|i| conditions.remove(i));
             conditions.extend(failure.map(|message| ReplicaSetCondition {
-                type_: "ReplicaFailure".into(),
+                type_: REPLICA_FAILURE.into(),
                 status: "True".into(),
-                reason: Some("FailedCreate".into()),
+                reason: Some(FAILED_CREATE.into()),
                 message: Some(message.to_owned()),
                 last_transition_time: Some(Time(now.round(jiff::Unit::Second).unwrap_or(now))),
             }));

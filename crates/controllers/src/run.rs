@@ -249,6 +249,11 @@ impl State {
         if *kind == NAMESPACES && object.deleting() {
             work.push((Part::Namespace, id.clone()));
         }
+        if *kind == NAMESPACES {
+            // Its labels decide what its pods may.
+            let refused = self.refused.keys().filter(|set| set.namespace == object.name());
+            work.extend(refused.map(|set| (Part::ReplicaSet, set.clone())));
+        }
         let home = Id::new(NAMESPACES, "", &namespace);
         if new.is_none() && self.world.get(&home).is_some_and(|n| n.deleting()) {
             work.push((Part::Namespace, home));

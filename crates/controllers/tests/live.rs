@@ -283,4 +283,11 @@ async fn a_refused_pod_is_told_in_the_status() {
         .until("the condition", &format!("{SETS}/web"), |state| state?["status"]["conditions"].get(0).cloned())
         .await;
     assert_eq!((&condition["type"], &condition["reason"]), (&json!("ReplicaFailure"), &json!("FailedCreate")));
+    let message = condition["message"].as_str().unwrap();
+    assert!(message.contains(r#"pods "web-" is forbidden"#), "each try has another text: {message}");
+    let told = |list: Option<Value>| Some(list?["items"].as_array()?.clone()).filter(|events| !events.is_empty());
+    let events = cluster.until("the event", "/api/v1/namespaces/default/events", told).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0]["reason"], &events[0]["message"]), (&json!("FailedCreate"), &json!(message)));
+    assert_eq!(events[0]["involvedObject"]["kind"], "ReplicaSet");
 }

@@ -5,10 +5,13 @@
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
+/// Warnings; what the API refuses is for the caller to tell, once.
+const QUIET: &str = "warn,kube_client::client=off";
+
 /// How rastOS logs.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// A filter in `tracing`'s directive syntax (`info`, `agent=debug,info`); `RAST_LOG` and then `warn` when absent.
+    /// A filter in `tracing`'s directive syntax (`info`, `agent=debug,info`); `RAST_LOG` and then warnings when absent.
     pub filter: Option<String>,
     /// JSON lines instead of text.
     pub json: bool,
@@ -24,7 +27,7 @@ pub struct BadFilter {
 
 /// Starts logging for the whole process. A second call changes nothing.
 pub fn init(log: &Log) -> Result<(), BadFilter> {
-    let filter = log.filter.clone().or_else(|| std::env::var("RAST_LOG").ok()).unwrap_or_else(|| "warn".to_owned());
+    let filter = log.filter.clone().or_else(|| std::env::var("RAST_LOG").ok()).unwrap_or_else(|| QUIET.to_owned());
     let filter = EnvFilter::try_new(&filter).map_err(|source| BadFilter { filter, source })?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(true);
     let registry = tracing_subscriber::registry().with(filter);
