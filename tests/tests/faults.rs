@@ -162,7 +162,7 @@ impl Dice {
     fn seeded() -> Self {
         let clock = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64;
         let seed = std::env::var("RAST_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(clock);
-        println!("RAST_TEST_SEED={seed}");
+        eprintln!("RAST_TEST_SEED={seed}");
         Self(seed | 1)
     }
 
@@ -194,8 +194,9 @@ fn twenty_kills_at_random_lose_nothing_acknowledged() {
             made.retain(|other| *other != target);
             (target, delete.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rast"))
         });
-        // Not a wait for anything: the moment of the kill is what is tried.
-        thread::sleep(Duration::from_millis(dice.below(1000)));
+        let moment = Duration::from_millis(dice.below(1000));
+        #[expect(clippy::disallowed_methods, reason = "waits for nothing: the moment of the kill is what is tried")]
+        thread::sleep(moment);
         instance.kill();
         let out = apply.wait_with_output().expect("it ends").stdout;
         let acknowledged = String::from_utf8_lossy(&out).into_owned();
@@ -207,7 +208,7 @@ fn twenty_kills_at_random_lose_nothing_acknowledged() {
         }
         instance.start();
     }
-    println!("acknowledged: {made:?}; deleted: {deleted:?}");
+    eprintln!("acknowledged: {made:?}; deleted: {deleted:?}");
     for target in &made {
         match target.strip_prefix("pod/") {
             Some(name) => assert_eq!(container(&instance.ready(name))["restartCount"], 0, "{name}"),
