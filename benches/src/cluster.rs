@@ -28,7 +28,7 @@ pub fn pod(name: &str, command: &[&str]) -> Result<Pod> {
     let image = format!("{}/busybox:1", tests::registry());
     let spec: Value = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+        "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
             "containers": [{"name": "main", "image": image, "imagePullPolicy": "IfNotPresent", "command": command}]},
     });
     Ok(serde_json::from_value(spec)?)
@@ -68,7 +68,7 @@ pub fn phase(pod: &Pod) -> &str {
 pub async fn clear(pods: &Api<Pod>) -> Result<()> {
     let mut events = watch(pods).await?;
     let mut left = pods.list_metadata(&ListParams::default()).await?.items.len();
-    pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await?;
+    pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     while left > 0 {
         next(&mut events, |event| matches!(event, WatchEvent::Deleted(_)).then_some(())).await?;
         left -= 1;

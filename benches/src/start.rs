@@ -77,7 +77,7 @@ async fn pod(pods: &Api<Pod>, name: &str) -> Result<Duration> {
     })
     .await?;
     let took = began.elapsed();
-    pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+    pods.delete(name, &DeleteParams::default()).await?;
     cluster::next(&mut events, |event| matches!(event, WatchEvent::Deleted(_)).then_some(())).await?;
     Ok(took)
 }

@@ -361,7 +361,10 @@ impl Agent {
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(logs)).await;
         match api.delete(pod::name(want), &now).await {
             Ok(_) => Outcome::Deleted(Ok(())),
-            Err(kube::Error::Api(e)) if matches!(e.code, 404 | 409) && self.is_gone(want).await => Outcome::Absent,
+            // Someone did not wait for us (`--grace-period=0`): it is gone all the same.
+            Err(kube::Error::Api(e)) if matches!(e.code, 404 | 409) && self.is_gone(want).await => {
+                Outcome::Deleted(Ok(()))
+            }
             Err(e) => Outcome::Deleted(Err(Failure { reason: "Failed", message: e.to_string() })),
         }
     }

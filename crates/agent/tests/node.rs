@@ -188,3 +188,18 @@ async fn a_new_agent_adopts_what_runs() {
     assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
     node.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_deleted_by_force_is_forgotten() {
+    let node = Node::new().await;
+    node.create("forced", json!({"containers": [{"name": "c", "command": ["sleep", "1000"]}]})).await;
+    node.until("forced", "running", phase("Running")).await;
+    let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
+    node.pods().delete("forced", &now).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while node.get("/pods").await.1.contains("forced") {
+        assert!(Instant::now() < end, "the node still knows it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.end().await;
+}
