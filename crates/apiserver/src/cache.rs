@@ -76,9 +76,11 @@ impl Cache {
             return Ok(self.applied());
         }
         let mut applied = self.applied.subscribe();
-        match tokio::time::timeout(PATIENCE, applied.wait_for(there)).await {
-            Ok(_) => Ok(self.applied()),
-            Err(_) => {
+        // What the wait gives holds a read lock: a second one, with a writer waiting in between, would never come.
+        let reached = tokio::time::timeout(PATIENCE, applied.wait_for(there)).await.is_ok();
+        match reached {
+            true => Ok(self.applied()),
+            false => {
                 let mut error =
                     ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
                 error.details = serde_json::json!({

@@ -140,6 +140,15 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
+    /// The disk is full: nothing was written.
+    pub fn full(what: impl std::fmt::Display) -> Self {
+        let message = format!(
+            "nothing was changed: {what}. To do: free space on the disk of the API's state, e.g. remove images that \
+             no container uses (`rast images remove`); reads go on, and writes work again once there is room"
+        );
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
+    }
+
     /// The body is of a form that is not understood here.
     pub fn unsupported_media(got: &str, want: &str) -> Self {
         let message = format!("the body of the request was in an unknown format {got:?}; accepted are: {want}");
@@ -195,11 +204,7 @@ impl From<store::Error> for ApiError {
             store::Error::Compacted { .. } => Self::gone(error.to_string()),
             store::Error::Conflict { .. } => Self::new(StatusCode::CONFLICT, "Conflict", error.to_string()),
             store::Error::Future { .. } => Self::timeout(format!("Too large resource version: {error}")),
-            store::Error::Full { .. } => {
-                tracing::error!("{error}");
-                let message = "no space left on the disk of the API's store: nothing was written; free some and retry";
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", message)
-            }
+            store::Error::Full { .. } => Self::full("the disk is full"),
             error => Self::internal(chain(&error)),
         }
     }
@@ -244,4 +249,18 @@ fn causes(faults: &Faults) -> Value {
         json!({"reason": reason, "message": f.message, "field": f.path.to_string()})
     };
     faults.0.iter().map(cause).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_what_to_do() {
+        let status = ApiError::from(store::Error::Full { path: "/secret/store".into() }).status();
+        assert_eq!((&status["code"], &status["reason"]), (&json!(507), &json!("InsufficientStorage")));
+        let message = status["message"].as_str().unwrap();
+        assert!(message.starts_with("nothing was changed: the disk is full. To do: free space"), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
 }

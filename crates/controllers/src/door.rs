@@ -14,6 +14,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
+    events::Note,
     object::{Object, Wire},
     step::{Id, Kind, Merge, NAMESPACES, Step},
 };
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub doomed: Vec<(Id, String)>,
     /// When to look again.
     pub again: Option<Duration>,
+    /// What people are told of it.
+    pub notes: Vec<Note>,
     /// Why a creation was refused.
     pub refused: Option<String>,
     /// What failed; the steps after it were not tried.
@@ -85,10 +88,27 @@ impl Door {
             Step::Create { kind, namespace, object } => {
                 let path = self.path(&kind, &namespace)?;
                 let wire = self.send::<Wire>(Method::POST, &path, "application/json", &object).await;
-                wire.map(|wire| Done::Answer(kind.clone(), Object::lift(&kind, wire)))
-                    .map_err(|error| Failed::Create(anonymous(error, &object)))
+                match wire {
+                    Ok(wire) => {
+                        let made = Object::lift(&kind, wire);
+                        let note = Note::made(&kind, &made);
+                        Ok(Done::Answer(kind, made, note))
+                    }
+                    Err(error) => {
+                        let error = anonymous(error, &object);
+                        let note = refusal(&error).and_then(|why| Note::refused(&kind, &object, why));
+                        Err(Failed::Create(error, note))
+                    }
+                }
             }
             Step::Patch { id, merge, patch } => self.patch(id, "", merge, &patch).await,
+            Step::Scale { id, from, patch } => match self.patch(id, "", Merge::Json, &patch).await? {
+                Done::Answer(kind, set, _) => {
+                    let note = Note::scaled(from, &set);
+                    Ok(Done::Answer(kind, set, note))
+                }
+                done => Ok(done),
+            },
             Step::Status { id, merge, patch } => self.patch(id, "/status", merge, &patch).await,
             Step::Delete { id, uid, propagation } => self.delete(id, uid, propagation).await,
             Step::Collect { id, uid, owners, propagation } => {
@@ -134,7 +154,7 @@ impl Door {
             Merge::Strategic => "application/strategic-merge-patch+json",
         };
         let wire = self.send::<Wire>(Method::PATCH, &path, content, patch).await;
-        wire.map(|wire| Done::Answer(id.kind.clone(), Object::lift(&id.kind, wire))).or_else(gone)
+        wire.map(|wire| Done::Answer(id.kind.clone(), Object::lift(&id.kind, wire), None)).or_else(gone)
     }
 
     async fn delete(&self, id: Id, uid: String, propagation: &str) -> Result<Done, Failed> {
@@ -215,6 +235,14 @@ fn anonymous(error: kube::Error, object: &Value) -> kube::Error {
     }
 }
 
+/// Why the API does not let an object be made as it is.
+fn refusal(error: &kube::Error) -> Option<&str> {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(&status.message),
+        _ => None,
+    }
+}
+
 /// Nothing can be done to what is gone, and nothing need be.
 fn gone(error: kube::Error) -> Result<Done, Failed> {
     match error {
@@ -225,13 +253,13 @@ fn gone(error: kube::Error) -> Result<Done, Failed> {
 
 enum Done {
     Nothing,
-    Answer(Kind, Object),
+    Answer(Kind, Object, Option<Note>),
     Doomed(Id, String, Option<Object>),
     Again(Duration),
 }
 
 enum Failed {
-    Create(kube::Error),
+    Create(kube::Error, Option<Note>),
     Other(kube::Error),
     Unserved(Kind),
 }
@@ -246,18 +274,19 @@ impl Outcome {
     fn note(&mut self, result: Result<Done, Failed>) {
         match result {
             Ok(Done::Nothing) => {}
-            Ok(Done::Answer(kind, object)) => self.answers.push((kind, object)),
+            Ok(Done::Answer(kind, object, note)) => {
+                self.answers.push((kind, object));
+                self.notes.extend(note);
+            }
             Ok(Done::Doomed(id, uid, object)) => {
+                self.notes.extend(object.as_ref().and_then(|o| Note::deleted(&id.kind, o)));
                 self.answers.extend(object.map(|o| (id.kind.clone(), o)));
                 self.doomed.push((id, uid));
             }
             Ok(Done::Again(wait)) => self.again = Some(self.again.map_or(wait, |again| again.min(wait))),
-            Err(Failed::Create(error)) => {
-                if let kube::Error::Api(status) = &error
-                    && matches!(status.code, 400 | 403 | 422)
-                {
-                    self.refused = Some(status.message.clone());
-                }
+            Err(Failed::Create(error, note)) => {
+                self.notes.extend(note);
+                self.refused = refusal(&error).map(str::to_owned).or(self.refused.take());
                 self.error = Some(error);
             }
             Err(Failed::Other(error)) => self.error = Some(error),

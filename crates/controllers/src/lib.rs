@@ -7,6 +7,7 @@
 mod account;
 mod deployment;
 mod door;
+mod events;
 mod garbage;
 mod node;
 mod object;

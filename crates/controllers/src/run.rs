@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::{
     account, deployment,
     door::{Door, Outcome, Served},
+    events::Recorder,
     garbage,
     garbage::Graph,
     node,
@@ -63,6 +64,7 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         watches.push(watch.boxed());
     }
     let watched: Vec<Kind> = door.kinds.keys().filter(|kind| !IGNORED.contains(&&***kind)).cloned().collect();
+    let recorder = Recorder::new(door.client.clone());
     let mut state = State::new(config, Timestamp::now());
     let mut running: FuturesUnordered<BoxFuture<'static, (Work, Outcome)>> = FuturesUnordered::new();
     let mut shutdown = pin!(shutdown);
@@ -72,7 +74,13 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
         tokio::select! {
             biased;
             () = &mut shutdown => return,
-            Some((work, outcome)) = running.next() => state.finish(work, outcome),
+            Some((work, mut outcome)) = running.next() => {
+                // What the garbage collector does is no news of the owner's.
+                if matches!(work.0, Part::ReplicaSet | Part::Deployment) {
+                    outcome.notes.drain(..).for_each(|note| recorder.tell(note));
+                }
+                state.finish(work, outcome);
+            }
             Some((kind, event)) = watches.next() => {
                 state.news(&kind, event);
                 for _ in 0..NEWS {

@@ -58,6 +58,8 @@ pub enum Step {
     Create { kind: Kind, namespace: String, object: Value },
     /// Patches an object.
     Patch { id: Id, merge: Merge, patch: Value },
+    /// Patches a ReplicaSet that has `from` replicas so that it has another number.
+    Scale { id: Id, from: i64, patch: Value },
     /// Patches an object's status.
     Status { id: Id, merge: Merge, patch: Value },
     /// Deletes this very object.

@@ -212,6 +212,41 @@ async fn a_deployment_from_rollout_to_removal() {
     kubelet.abort();
 }
 
+/// The events about an object: reason, count and message, without names that were generated.
+fn told(list: Option<Value>, kind: &str) -> Vec<(String, u64, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = list.unwrap_or_default();
+    let items = list["items"].as_array().into_iter().flatten();
+    let about = items.filter(|e| e["involvedObject"]["kind"] == kind);
+    about.map(|e| (text(&e["reason"]), e["count"].as_u64().unwrap_or(0), text(&e["message"]))).collect()
+}
+
+const EVENTS: &str = "/api/v1/namespaces/default/events";
+
+#[tokio::test]
+async fn what_was_done_is_told_in_events() {
+    let cluster = controlled(GRACE).await;
+    let is = |what: &str, reason: &str, start: &'static str| {
+        let (what, reason) = (what.to_owned(), reason.to_owned());
+        move |list| told(list, &what).into_iter().find(|(r, _, message)| *r == reason && message.starts_with(start))
+    };
+    cluster.create(DEPLOYMENTS, workload("Deployment", "web", 2)).await;
+    let scaled = cluster.until("scaled up", EVENTS, is("Deployment", "ScalingReplicaSet", "Scaled up")).await;
+    assert!(scaled.2.ends_with(" from 0 to 2"), "{scaled:?}");
+    cluster.until("a pod made", EVENTS, is("ReplicaSet", "SuccessfulCreate", "Created pod: web-")).await;
+    cluster.merge(&format!("{DEPLOYMENTS}/web"), json!({"spec": {"replicas": 1}})).await;
+    let scaled = cluster.until("scaled down", EVENTS, is("Deployment", "ScalingReplicaSet", "Scaled down")).await;
+    assert!(scaled.2.ends_with(" from 2 to 1"), "{scaled:?}");
+    cluster.until("a pod deleted", EVENTS, is("ReplicaSet", "SuccessfulDelete", "Deleted pod: web-")).await;
+
+    let mut bad = workload("ReplicaSet", "bad", 1);
+    bad["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+    cluster.create(SETS, bad).await;
+    let refused = is("ReplicaSet", "FailedCreate", "Error creating: pods \"bad-\" is forbidden");
+    let refused = cluster.until("a refusal", EVENTS, refused).await;
+    assert!(refused.2.contains("hostNetwork"), "{refused:?}");
+}
+
 #[tokio::test]
 async fn orphans_are_adopted_by_a_namesake() {
     let cluster = controlled(GRACE).await;

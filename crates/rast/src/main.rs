@@ -8,6 +8,7 @@ mod host;
 mod lock;
 mod manifest;
 mod output;
+mod room;
 mod settings;
 mod target;
 mod terminal;

@@ -60,8 +60,10 @@ pub async fn until(
     };
     match tokio::time::timeout(limit, watching).await {
         Ok(result) => result,
-        Err(_) => {
-            Err(Failure::new(Exit::TimedOut, format!("after {} s: {}", limit.as_secs(), told(last.as_ref()))).into())
-        }
+        Err(_) => Err(Failure::new(
+            Exit::TimedOut,
+            format!("after {} s: {}", limit.as_secs_f64().round(), told(last.as_ref())),
+        )
+        .into()),
     }
 }

@@ -16,5 +16,5 @@ mod wire;
 pub use choice::{Unfit, choose};
 pub use filter::Reason;
 pub use run::{NAME, run};
-pub use view::{Demand, HostPort, Node, Resources, View};
+pub use view::{Demand, HostPort, Node, Resources, View, Wish};
 pub use wire::{Pod, PodSpec};

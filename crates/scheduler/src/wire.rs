@@ -10,8 +10,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-use crate::view::{self, Demand, HostPort, Resources, Wish};
+use crate::view::{self, Demand, HostPort, Resources, View, Wish};
 
 type Amounts = BTreeMap<String, String>;
 
@@ -111,12 +112,12 @@ pub(crate) struct Condition {
 
 impl Pod {
     /// Whether it holds or wants room: it has not run to its end.
-    pub(crate) fn lives(&self) -> bool {
+    pub fn lives(&self) -> bool {
         !matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
     }
 
     /// What it asks of a node.
-    pub(crate) fn wish(&self) -> Wish {
+    pub fn wish(&self) -> Wish {
         let node = self.spec.affinity.as_ref().and_then(|a| a.node_affinity.clone()).unwrap_or_default();
         Wish {
             demand: self.spec.demand(),
@@ -214,6 +215,25 @@ struct NodeStatus {
     allocatable: Amounts,
     #[serde(deserialize_with = "present")]
     conditions: Vec<Condition>,
+}
+
+impl View {
+    /// The cluster as lists of the API tell it, in JSON: its nodes, and what the pods that are bound to them take.
+    pub fn read(nodes: &[Value], pods: &[Value]) -> Result<Self, serde_json::Error> {
+        let mut view = Self::default();
+        for node in nodes {
+            let node = Node::deserialize(node)?;
+            view.set_node(&node.metadata.name.clone().unwrap_or_default(), node.view());
+        }
+        for pod in pods {
+            let pod = Pod::deserialize(pod)?;
+            let node = pod.spec.node_name.as_deref().filter(|node| pod.lives() && !node.is_empty());
+            if let (Some(node), Some(uid)) = (node, &pod.metadata.uid) {
+                view.place(uid, node, pod.spec.demand());
+            }
+        }
+        Ok(view)
+    }
 }
 
 impl Node {

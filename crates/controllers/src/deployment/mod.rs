@@ -235,7 +235,8 @@ impl Act<'_> {
             },
             "spec": {"replicas": replicas},
         });
-        self.steps.push(Step::Patch { id: Id::of(REPLICASETS, member.object), merge: Merge::Json, patch });
+        let id = Id::of(REPLICASETS, member.object);
+        self.steps.push(Step::Scale { id, from: member.set.replicas, patch });
     }
 
     /// Makes the ReplicaSet of the present template.

@@ -66,7 +66,7 @@ impl World {
                 assert!(!self.objects.contains_key(&(kind.to_string(), name)), "{kind} made twice");
                 self.put(&kind, object);
             }
-            Step::Patch { id, patch, .. } | Step::Status { id, patch, .. } => {
+            Step::Patch { id, patch, .. } | Step::Scale { id, patch, .. } | Step::Status { id, patch, .. } => {
                 let Some(object) = self.objects.get(&(id.kind.to_string(), id.name)) else { return };
                 let mut new = object.clone();
                 merge(&mut new, &patch);

@@ -254,3 +254,63 @@ async fn no_create_slips_into_a_namespace_that_ends() {
         }
     }
 }
+
+fn nulls(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Null => found.push(at.to_owned()),
+        Value::Array(items) => items.iter().for_each(|item| nulls(item, &format!("{at}[]"), found)),
+        Value::Object(map) => map.iter().for_each(|(key, value)| nulls(value, &format!("{at}.{key}"), found)),
+        _ => {}
+    }
+}
+
+/// Null is absent: clients send it for empty lists, and no reader should have to know.
+#[tokio::test]
+async fn null_is_never_stored() {
+    let f = Fixture::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let uri = |name: &str| format!("{pods}/{name}");
+    let with_nulls = |name: &str| {
+        let mut pod = pod(name);
+        pod["metadata"]["finalizers"] = Value::Null;
+        pod["metadata"]["creationTimestamp"] = Value::Null;
+        for field in ["initContainers", "volumes", "nodeSelector", "tolerations", "affinity"] {
+            pod["spec"][field] = Value::Null;
+        }
+        for field in ["env", "ports", "volumeMounts", "command", "securityContext"] {
+            pod["spec"]["containers"][0][field] = Value::Null;
+        }
+        pod["status"] = Value::Null;
+        pod
+    };
+    f.post(pods, with_nulls("posted")).await.expect(201);
+    f.apply(&uri("applied"), "m", false, with_nulls("applied")).await.expect(201);
+    f.apply(&uri("applied"), "m", false, with_nulls("applied")).await.expect(200);
+    f.put(&uri("posted"), {
+        let mut pod = f.get(&uri("posted")).await.expect(200);
+        pod["spec"]["initContainers"] = Value::Null;
+        pod
+    })
+    .await
+    .expect(200);
+    let add = |path: &str| json!([{"op": "add", "path": path, "value": null}]);
+    f.patch("json", &uri("posted"), add("/spec/initContainers")).await.expect(200);
+    f.patch("merge", &uri("posted"), json!({"spec": {"nodeSelector": null}})).await.expect(200);
+    f.patch("strategic-merge", &uri("posted"), json!({"spec": {"initContainers": null}})).await.expect(200);
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "message": null}],
+        "initContainerStatuses": null}});
+    f.patch("merge", &format!("{}/status", uri("posted")), status.clone()).await.expect(200);
+    f.patch("strategic-merge", &format!("{}/status", uri("applied")), status).await.expect(200);
+    let mut deployment = deployment();
+    deployment["spec"]["template"]["metadata"]["creationTimestamp"] = Value::Null;
+    deployment["spec"]["template"]["spec"]["initContainers"] = Value::Null;
+    deployment["status"] = Value::Null;
+    f.post(DEPLOYMENTS, deployment).await.expect(201);
+    f.patch("merge", &format!("{DEPLOYMENTS}/web/scale"), json!({"spec": {"replicas": 3}})).await.expect(200);
+
+    for uri in [uri("posted"), uri("applied"), format!("{DEPLOYMENTS}/web")] {
+        let mut found = Vec::new();
+        nulls(&f.get(&uri).await.expect(200), "", &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{uri}");
+    }
+}
