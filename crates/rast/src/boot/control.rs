@@ -20,6 +20,8 @@ use crate::{host::Host, settings::Settings};
 const AUDIT_SIZE: u64 = 64 << 20;
 const AUDIT_KEPT: u32 = 4;
 
+/// How often the server's certificate is looked at.
+const RENEWAL: Duration = Duration::from_secs(12 * 3600);
 /// How long after its last word a node counts as unreachable.
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
@@ -32,6 +34,7 @@ pub struct Control {
     ca: String,
     url: String,
     served: JoinHandle<std::io::Result<()>>,
+    renewed: JoinHandle<()>,
 }
 
 impl Control {
@@ -65,7 +68,9 @@ impl Control {
             async move { server.serve(listener, tls).await }
         });
         pki.admin_kubeconfig(&host.kubeconfig(), &url, now)?;
-        Ok(Self { nodes, server, node: node.to_owned(), ca: pki.ca().to_owned(), url, served })
+        let ca = pki.ca().to_owned();
+        let renewed = tokio::spawn(renew(pki, tls));
+        Ok(Self { nodes, server, node: node.to_owned(), ca, url, served, renewed })
     }
 
     /// Where the API is, for this host.
@@ -99,8 +104,19 @@ impl Control {
 
     /// Ends the API: open requests first.
     pub async fn stop(self) -> Result<()> {
+        self.renewed.abort();
         self.server.stop();
         Ok(self.served.await??)
+    }
+}
+
+/// Looks twice a day whether the server's certificate is to be renewed.
+async fn renew(pki: Pki, tls: Tls) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        if let Err(error) = tls.renew(&pki, Timestamp::now()) {
+            tracing::error!("renew the server's certificate: {error}; the next try is in {RENEWAL:?}");
+        }
     }
 }
 
