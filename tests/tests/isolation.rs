@@ -49,6 +49,7 @@ fn the_host_is_out_of_reach() {
     namespaces(&inside, instance.first_process(&probe));
     files(&inside, &instance);
     network(&inside, &probe);
+    no_descriptor_is_a_way_out(&instance);
 }
 
 fn rights(inside: &Inside) {
@@ -140,6 +141,14 @@ fn network(inside: &Inside, probe: &Value) {
     inside.says(&format!("nc -w 3 {node} {port} </dev/null"));
     inside.denied(&format!("nc -w 3 {node} 10250 </dev/null"), "refused");
     inside.denied("nc -w 3 169.254.169.254 80 </dev/null", "refused");
+}
+
+/// CVE-2024-21626: no descriptor of the runtime's serves as a working directory.
+fn no_descriptor_is_a_way_out(instance: &Instance) {
+    let mut way = pod("way", "ls -la .");
+    way["spec"]["containers"][0]["workingDir"] = json!("/proc/self/fd/8");
+    let refused = instance.rast().input(way.to_string()).fails(3, &["apply", "-f", "-"]);
+    assert!(refused.contains("spec.containers[0].workingDir"), "{refused}");
 }
 
 /// A pod that asks for more than the default level gives.
