@@ -120,13 +120,6 @@ impl Door {
                 self.delete(id, uid, propagation).await
             }
             Step::Empty { namespace } => self.empty(&namespace).await,
-            Step::Tell { namespace, event } => {
-                let path = format!("/api/v1/namespaces/{namespace}/events");
-                if let Err(error) = self.send::<Value>(Method::POST, &path, "application/json", &event).await {
-                    tracing::debug!(%namespace, %error, "controllers: tell");
-                }
-                Ok(Done::Nothing)
-            }
             Step::Again(wait) => Ok(Done::Again(wait)),
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     object::{Body, Object, parse},
     ownership,
-    step::{self, Id, Merge, PODS, REPLICASETS, Step},
+    step::{Id, Merge, PODS, REPLICASETS, Step},
 };
 
 /// The annotation of a pod that says how dear it is: cheaper ones are deleted first.
@@ -105,9 +105,6 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let ours: Vec<_> = ours.into_iter().filter(|p| !p.deleting()).collect();
 
     let status = status(object, set, &ours, failure, now);
-    if let Some(message) = failure.filter(|message| told(&set.status) != Some(message)) {
-        steps.push(step::warn(&reference, object, FAILED_CREATE, message, now));
-    }
     if status != set.status {
         let patch = json!({"status": replace(&set.status, &status)});
         steps.push(Step::Status { id: Id::of(REPLICASETS, object), merge: Merge::Json, patch });
@@ -127,12 +124,6 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let next = ours.iter().filter_map(|p| pod(p)?.available(set.min_ready)).filter(|at| *at > now).min();
     steps.extend(next.map(|at| Step::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default())));
     steps
-}
-
-/// The refusal that its status tells.
-fn told(status: &ReplicaSetStatus) -> Option<&str> {
-    let mut conditions = status.conditions.iter().flatten();
-    conditions.find(|c| c.type_ == REPLICA_FAILURE)?.message.as_deref()
 }
 
 fn pod(object: &Object) -> Option<&Pod> {

@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
@@ -19,9 +18,6 @@ pub const NODES: Kind = Cow::Borrowed("nodes");
 pub const LEASES: Kind = Cow::Borrowed("leases.coordination.k8s.io");
 pub const CONFIGMAPS: Kind = Cow::Borrowed("configmaps");
 pub const SERVICEACCOUNTS: Kind = Cow::Borrowed("serviceaccounts");
-
-/// Who speaks in events.
-const NAME: &str = "controllers";
 
 /// An object's address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,8 +64,6 @@ pub enum Step {
     Collect { id: Id, uid: String, owners: Vec<OwnerReference>, propagation: &'static str },
     /// Deletes what is left in a namespace, and lets the namespace go once nothing is.
     Empty { namespace: String },
-    /// Records an event, for people: nothing depends on its arrival.
-    Tell { namespace: String, event: Value },
     /// Looks at the same thing again after this time, if nothing happens before.
     Again(Duration),
 }
@@ -83,29 +77,6 @@ pub fn set_owners(kind: Kind, object: &Object, owners: &[OwnerReference]) -> Ste
         "ownerReferences": owners,
     }});
     Step::Patch { id: Id::of(kind, object), merge: Merge::Json, patch }
-}
-
-/// An event that warns about an object; `reference` names it.
-pub fn warn(reference: &OwnerReference, object: &Object, reason: &str, message: &str, now: Timestamp) -> Step {
-    let (namespace, time) = (object.namespace(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-    let event = json!({
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"namespace": namespace, "name": format!("{}.{:x}", object.name(), now.as_nanosecond())},
-        "involvedObject": {
-            "apiVersion": reference.api_version, "kind": reference.kind, "namespace": namespace,
-            "name": reference.name, "uid": reference.uid,
-        },
-        "type": "Warning",
-        "reason": reason,
-        "message": message,
-        "source": {"component": NAME},
-        "reportingComponent": NAME,
-        "firstTimestamp": time,
-        "lastTimestamp": time,
-        "count": 1,
-    });
-    Step::Tell { namespace: namespace.to_owned(), event }
 }
 
 /// A patch that takes a finalizer away, provided that the object is still what was seen.

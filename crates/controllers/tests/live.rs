@@ -323,6 +323,9 @@ async fn a_refused_pod_is_told_in_the_status() {
     let told = |list: Option<Value>| Some(list?["items"].as_array()?.clone()).filter(|events| !events.is_empty());
     let events = cluster.until("the event", "/api/v1/namespaces/default/events", told).await;
     assert_eq!(events.len(), 1, "{events:?}");
-    assert_eq!((&events[0]["reason"], &events[0]["message"]), (&json!("FailedCreate"), &json!(message)));
+    assert_eq!(
+        (&events[0]["reason"], &events[0]["message"]),
+        (&json!("FailedCreate"), &json!(format!("Error creating: {message}")))
+    );
     assert_eq!(events[0]["involvedObject"]["kind"], "ReplicaSet");
 }
