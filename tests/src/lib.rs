@@ -18,9 +18,11 @@ pub fn registry() -> String {
     std::env::var("RAST_TEST_REGISTRY").expect("RAST_TEST_REGISTRY is set by scripts/test")
 }
 
-/// Waits for `state` to give a value; fails with what `state` said last.
+/// Waits for `state` to give a value; fails with what `state` said last, after 90 s or `RAST_TEST_PATIENCE` seconds.
+#[track_caller]
 pub fn eventually<T>(what: &str, mut state: impl FnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + Duration::from_secs(90);
+    let patience = std::env::var("RAST_TEST_PATIENCE").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
+    let end = Instant::now() + Duration::from_secs(patience);
     loop {
         match state() {
             Ok(value) => return value,

@@ -411,7 +411,18 @@ fn slim(mut pod: Pod) -> Pod {
     if let Some(notes) = &mut pod.metadata.annotations {
         notes.remove("kubectl.kubernetes.io/last-applied-configuration");
     }
+    #[cfg(feature = "mutate")]
+    {
+        pod.spec = pod.spec.map(forgetful);
+    }
     pod
+}
+
+#[cfg(feature = "mutate")]
+fn forgetful(spec: k8s_openapi::api::core::v1::PodSpec) -> k8s_openapi::api::core::v1::PodSpec {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    api::mutate::forget("io.k8s.api.core.v1.PodSpec", &mut value);
+    serde_json::from_value(value).unwrap_or_default()
 }
 
 /// Revisions of our API are numbers that only grow.

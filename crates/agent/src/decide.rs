@@ -135,13 +135,18 @@ pub fn over(want: &Pod, seen: &Observed, now: Timestamp) -> Option<Over> {
         Some(Over::Deleted)
     } else if let Some(why) = &seen.evicted {
         Some(Over::Evicted(why.clone()))
-    } else if matches!(phase, Some("Succeeded" | "Failed")) || finished(want, seen) {
+    } else if matches!(phase, Some("Succeeded" | "Failed")) {
         Some(Over::Finished)
-    } else if deadline(want, seen).is_some_and(|at| now >= at) {
+    } else if deadline(want, seen).is_some_and(|at| now >= at && (!finished(want, seen) || ended_since(seen, at))) {
         Some(Over::Deadline)
     } else {
-        None
+        finished(want, seen).then_some(Over::Finished)
     }
+}
+
+/// Whether a container ran until then, so that its end is the deadline's doing and not its own.
+fn ended_since(seen: &Observed, at: Timestamp) -> bool {
+    seen.containers.values().any(|c| matches!(&c.state, State::Exited(e) if e.at >= at))
 }
 
 fn deadline(want: &Pod, seen: &Observed) -> Option<Timestamp> {

@@ -362,6 +362,13 @@ fn a_deadline_and_an_eviction_end_the_pod() {
     let status = w.want.status.as_ref().unwrap();
     assert_eq!((w.phase(), status.reason.as_deref()), ("Failed", Some("DeadlineExceeded")));
 
+    let spec =
+        json!({"activeDeadlineSeconds": 20, "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+    let mut w = World::new(spec);
+    w.run(25);
+    let reason = w.want.status.as_ref().unwrap().reason.as_deref();
+    assert_eq!((w.phase(), reason), ("Failed", Some("DeadlineExceeded")), "its containers end, but not by themselves");
+
     let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
     w.run(5);
     w.seen.evicted = Some("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.".into());

@@ -10,6 +10,8 @@ pub mod faults;
 pub mod kinds;
 pub mod mergekeys;
 pub mod meta;
+#[cfg(feature = "mutate")]
+pub mod mutate;
 pub mod names;
 pub mod quantity;
 pub mod read;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 fn seeds() -> Vec<Value> {
     let spec = json!({
         "hostNetwork": false, "restartPolicy": "Always", "serviceAccountName": "a", "nodeSelector": {"a": "b"},
-        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}],
         "securityContext": {"runAsUser": 1, "sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]},
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
             {"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}]}}},

@@ -75,7 +75,14 @@ impl Object {
     /// Keeps what decisions need. `kind` is the plural with its group: `deployments.apps`.
     ///
     /// A body that does not parse is one the API server would not have stored; it counts as empty.
-    pub fn lift(kind: &str, wire: Wire) -> Self {
+    pub fn lift(kind: &str, #[cfg_attr(not(feature = "mutate"), allow(unused_mut))] mut wire: Wire) -> Self {
+        #[cfg(feature = "mutate")]
+        match kind {
+            "pods" => api::mutate::forget("io.k8s.api.core.v1.PodSpec", &mut wire.spec),
+            "replicasets.apps" => api::mutate::forget("io.k8s.api.apps.v1.ReplicaSetSpec", &mut wire.spec),
+            "deployments.apps" => api::mutate::forget("io.k8s.api.apps.v1.DeploymentSpec", &mut wire.spec),
+            _ => {}
+        }
         let mut meta = wire.metadata;
         meta.managed_fields = None;
         let body = match kind {

@@ -21,6 +21,14 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) ->
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// A spec without the field that RAST_DROP_FIELD names.
+#[cfg(feature = "mutate")]
+fn forgetful<'de, D: Deserializer<'de>>(from: D) -> Result<PodSpec, D::Error> {
+    let mut spec = serde_json::Value::deserialize(from)?;
+    api::mutate::forget("io.k8s.api.core.v1.PodSpec", &mut spec);
+    present(spec).map_err(serde::de::Error::custom)
+}
+
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -28,7 +36,8 @@ pub struct Pod {
     /// Its name, uid and age.
     pub metadata: ObjectMeta,
     /// What bears on placement.
-    #[serde(deserialize_with = "present")]
+    #[cfg_attr(not(feature = "mutate"), serde(deserialize_with = "present"))]
+    #[cfg_attr(feature = "mutate", serde(deserialize_with = "forgetful"))]
     pub spec: PodSpec,
     /// What was said of placement so far.
     #[serde(deserialize_with = "present")]

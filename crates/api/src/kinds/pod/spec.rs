@@ -97,9 +97,6 @@ fn identity(spec: &PodSpec, at: &Path, bad: &mut Faults) {
     for (index, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
         bad.named(at.field("imagePullSecrets").index(index).field("name"), &secret.name, names::subdomain);
     }
-    if let Some(os) = &spec.os {
-        bad.one_of(at.field("os").field("name"), Some(&os.name), &["linux"]);
-    }
     for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let at = at.field("hostAliases").index(index);
         address(&alias.ip, at.field("ip"), bad);

@@ -1,0 +1,95 @@
+//! Where pods go, and what they may pull there.
+
+use std::{
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use serde_json::{Value, json};
+use tests::registry;
+
+use crate::{Place, object, pod, script};
+
+#[test]
+fn nodes() {
+    let place = Place::up();
+    let node = place.read("nodes", ".items[0].metadata.name");
+    place.kubectl.ok(&["taint", "node", &node, "keep=out:NoSchedule"]);
+    let asks = |name: &str, more: Value| {
+        let tolerated = json!([{"key": "keep", "operator": "Equal", "value": "out", "effect": "NoSchedule"}]);
+        let mut pod = pod(name, vec![script("main", "true", json!({}))], more);
+        if pod["spec"]["tolerations"].is_null() {
+            pod["spec"]["tolerations"] = tolerated;
+        }
+        pod
+    };
+    let required = |terms: Value| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}});
+    let linux = json!({"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]});
+    let other = json!({"key": "kubernetes.io/os", "operator": "In", "values": ["other"]});
+    place.apply(vec![
+        asks("elsewhere", json!({"schedulerName": "nobody"})),
+        asks("tainted", json!({"tolerations": [{"key": "other", "operator": "Exists"}]})),
+        asks("selects", json!({"nodeSelector": {"no": "such"}})),
+        asks("repels", required(json!([{"matchExpressions": [other]}]))),
+        asks(
+            "names",
+            required(json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["none"]}],
+            "matchExpressions": [linux]}])),
+        ),
+    ]);
+    for pod in ["tainted", "selects", "repels", "names"] {
+        place.until(&format!("pod/{pod}"), ".status.conditions[?(@.type==\"PodScheduled\")].reason", "Unschedulable");
+    }
+    let placed = json!({"nodeName": node, "tolerations": [{"key": "other", "operator": "Exists"}]});
+    place.apply(vec![asks("placed", placed)]);
+    place.wrote("placed", "main");
+    place.apply(vec![asks("fits", required(json!([{"matchExpressions": [linux]}])))]);
+    place.wrote("fits", "main");
+    let tried = place.kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=placed", "-o", "wide"]);
+    assert!(!tried.contains("FailedScheduling"), "it has its place: {tried}");
+    assert_eq!(place.read("pod/elsewhere", ".spec.nodeName"), "", "nobody places it");
+}
+
+/// The registry of the tests behind a password, `user:pass`.
+fn guarded() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || pass(stream));
+        }
+    });
+    port
+}
+
+fn pass(mut client: TcpStream) -> io::Result<()> {
+    let lines = BufReader::new(client.try_clone()?).lines().map_while(Result::ok);
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    if !head
+        .iter()
+        .any(|line| line.to_lowercase().starts_with("authorization:") && line.ends_with("Basic dXNlcjpwYXNz"))
+    {
+        let refusal = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"test\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        return client.write_all(refusal.as_bytes());
+    }
+    let mut behind = TcpStream::connect(registry())?;
+    for line in head.iter().filter(|line| !line.to_lowercase().starts_with("connection:")) {
+        write!(behind, "{line}\r\n")?;
+    }
+    behind.write_all(b"Connection: close\r\n\r\n")?;
+    io::copy(&mut behind, &mut client).map(drop)
+}
+
+#[test]
+fn pull_secrets() {
+    let place = Place::up();
+    let host = format!("127.0.0.1:{}", guarded());
+    let login = json!({"auths": {&host: {"auth": "dXNlcjpwYXNz"}}}).to_string();
+    let mut secret = object("Secret", "login", json!({".dockerconfigjson": login}));
+    secret["type"] = json!("kubernetes.io/dockerconfigjson");
+    let image = format!("{host}/busybox:1");
+    let main = json!({"name": "main", "image": image, "command": ["echo", "pulled"]});
+    place.apply(vec![secret, pod("private", vec![main], json!({"imagePullSecrets": [{"name": "login"}]}))]);
+    assert_eq!(place.wrote("private", "main"), "pulled\n");
+}

@@ -1,0 +1,201 @@
+//! Probes and hooks, watched from both ends.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+
+use serde_json::{Value, json};
+use tests::eventually;
+
+use crate::{Place, pod, script};
+
+/// Answers every HTTP request with 200 and tells of it: its first line, and the header `X-Asked`.
+fn server() -> (u16, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let lines: Vec<String> =
+                BufReader::new(&stream).lines().map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
+            let asked = lines.iter().find(|l| l.to_lowercase().starts_with("x-asked:")).cloned().unwrap_or_default();
+            let _reader_gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            if tell.send(format!("{} {asked}", lines.first().cloned().unwrap_or_default())).is_err() {
+                return;
+            }
+        }
+    });
+    (port, told)
+}
+
+fn probed(name: &str, text: &str, probe: &str, what: Value) -> Value {
+    pod(name, vec![script("main", text, json!({probe: what}))], json!({"restartPolicy": "Always"}))
+}
+
+fn exec(text: &str) -> Value {
+    json!({"command": ["sh", "-c", text]})
+}
+
+const LONG: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+#[test]
+fn kinds() {
+    let place = Place::up();
+    let (port, told) = server();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let tcp = silent.local_addr().expect("bound").port();
+    let quick = |kind: &str, what: Value| json!({kind: what, "periodSeconds": 1});
+    place.apply(vec![
+        probed("gate", LONG, "readinessProbe", quick("exec", exec("test -e /go"))),
+        probed(
+            "http",
+            LONG,
+            "readinessProbe",
+            quick(
+                "httpGet",
+                json!({"host": "127.0.0.1", "port": port, "path": "/healthy",
+            "httpHeaders": [{"name": "X-Asked", "value": "kindly"}]}),
+            ),
+        ),
+        probed(
+            "https",
+            LONG,
+            "readinessProbe",
+            quick(
+                "httpGet",
+                json!({"host": "127.0.0.1", "port": place.instance.port(), "path": "/readyz", "scheme": "HTTPS"}),
+            ),
+        ),
+        probed("tcp", LONG, "readinessProbe", quick("tcpSocket", json!({"host": "127.0.0.1", "port": tcp}))),
+        probed(
+            "start",
+            LONG,
+            "startupProbe",
+            json!({"exec": exec("test -e /go"), "periodSeconds": 1, "failureThreshold": 99}),
+        ),
+        probed("grpc", LONG, "readinessProbe", quick("grpc", json!({"port": 9, "service": "x"}))),
+    ]);
+    for pod in ["http", "https", "tcp"] {
+        place.until_ready(pod);
+    }
+    let asked = told.recv().expect("it was asked").to_lowercase();
+    assert_eq!(asked, "get /healthy http/1.1 x-asked: kindly");
+    place.told("Readiness probe failed: command");
+    place.told("Startup probe failed: command");
+    place.told("Readiness probe failed: dial");
+    for pod in ["gate", "start"] {
+        place.kubectl.ok(&["exec", pod, "--", "touch", "/go"]);
+        place.until_ready(pod);
+    }
+    silent.set_nonblocking(true).expect("a socket");
+    assert!(silent.accept().is_ok(), "the probe came");
+}
+
+#[test]
+fn numbers() {
+    let place = Place::up();
+    let counted = |name: &str, probe: Value| {
+        let main = script(
+            "main",
+            "test -e /d/ended && exit 0; date +%s > /d/start; trap '' TERM; while :; do sleep 0.1; done",
+            json!({"livenessProbe": probe, "volumeMounts": [{"name": "d", "mountPath": "/d"}]}),
+        );
+        pod(
+            name,
+            vec![
+                main,
+                script(
+                    "look",
+                    "until test -e /d/count; do sleep 0.1; done; until test -e /d/look; do sleep 0.1; done; cat /d/count",
+                    json!({"volumeMounts": [{"name": "d", "mountPath": "/d"}]}),
+                ),
+            ],
+            json!({"restartPolicy": "Always", "volumes": [{"name": "d", "emptyDir": {}}]}),
+        )
+    };
+    let fail = exec("date +%s >> /d/count; exit 1");
+    place.apply(vec![
+        counted(
+            "threshold",
+            json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "terminationGracePeriodSeconds": 1}),
+        ),
+        counted("delay", json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "initialDelaySeconds": 4})),
+        with_grace(
+            counted(
+                "grace",
+                json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 1,
+            "terminationGracePeriodSeconds": 1}),
+            ),
+            3000,
+        ),
+        probed(
+            "slow",
+            LONG,
+            "readinessProbe",
+            json!({"exec": exec("sleep 2"), "timeoutSeconds": 20, "periodSeconds": 1}),
+        ),
+        probed(
+            "often",
+            LONG,
+            "readinessProbe",
+            json!({"exec": exec("echo >> /n"), "successThreshold": 6, "periodSeconds": 1}),
+        ),
+    ]);
+    place.until_ready("often");
+    let times: usize =
+        place.kubectl.ok(&["exec", "often", "--", "sh", "-c", "wc -l < /n"]).trim().parse().expect("a number");
+    assert!(times >= 6, "ready after {times}");
+    place.until_ready("slow");
+    let restarted = |name: &str| {
+        eventually(&format!("{name} is restarted"), || {
+            let count =
+                place.read(&format!("pod/{name}"), ".status.containerStatuses[?(@.name==\"main\")].restartCount");
+            if count != "0" && !count.is_empty() { Ok(()) } else { Err(count) }
+        });
+    };
+    restarted("grace");
+    let seconds = |name: &str| -> Vec<i64> {
+        let text = place.kubectl.ok(&["exec", name, "-c", "look", "--", "cat", "/d/start", "/d/count"]);
+        text.lines().map(|l| l.parse().expect("seconds")).collect()
+    };
+    // The start of the second attempt may stand there; what counts are the probes.
+    eventually("two probes", || if seconds("delay").len() >= 3 { Ok(()) } else { Err("fewer".to_string()) });
+    let delay = seconds("delay");
+    assert!(delay[1] - delay[0] >= 3, "first probe {} s after the start", delay[1] - delay[0]);
+    assert!(delay[2] - delay[1] <= 5, "second probe {} s after the first", delay[2] - delay[1]);
+    place.told("Container main failed liveness probe");
+    let first = seconds("threshold");
+    restarted("threshold");
+    assert!(first.len() >= 2);
+}
+
+fn with_grace(mut pod: Value, seconds: u32) -> Value {
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
+    pod
+}
+
+#[test]
+fn hooks() {
+    let place = Place::up();
+    let (port, told) = server();
+    let get = |path: &str| json!({"httpGet": {"host": "127.0.0.1", "port": port, "path": path}});
+    let hooked = |name: &str, lifecycle: Value| {
+        with_grace(pod(name, vec![script("main", LONG, json!({"lifecycle": lifecycle}))], json!({})), 60)
+    };
+    place.apply(vec![
+        hooked("web", json!({"postStart": get("/hello"), "preStop": get("/bye")})),
+        hooked("file", json!({"postStart": {"exec": exec("touch /hooked")}, "preStop": {"sleep": {"seconds": 4}}})),
+    ]);
+    place.until_ready("web");
+    place.until_ready("file");
+    assert!(told.try_recv().expect("postStart came before ready").starts_with("GET /hello "));
+    place.kubectl.ok(&["exec", "file", "--", "test", "-e", "/hooked"]);
+    place.kubectl.ok(&["delete", "pod", "web", "--timeout=30s"]);
+    assert!(told.try_recv().expect("preStop came before the end").starts_with("GET /bye "));
+    let asked = std::time::Instant::now();
+    place.kubectl.ok(&["delete", "pod", "file", "--timeout=30s"]);
+    assert!(asked.elapsed().as_secs() >= 4, "preStop slept");
+}
