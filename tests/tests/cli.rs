@@ -1,0 +1,210 @@
+//! Our own command line, verb by verb, and the exit codes that scripts rely on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tests::{Client, Instance, eventually, registry};
+
+fn web(replicas: u32, greeting: &str) -> String {
+    let image = format!("{}/busybox:1", registry());
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, labels: {{app: web}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: {image}
+        command: [sh, -c, \"echo {greeting}; exec sleep 1000\"]
+        resources: {{requests: {{memory: 8Mi}}}}
+"
+    )
+}
+
+fn file(instance: &Instance, name: &str, text: &str) -> PathBuf {
+    let path = instance.root().join(name);
+    fs::write(&path, text).expect("a file");
+    path
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[track_caller]
+fn applied(rast: &Client, text: String) -> String {
+    rast.clone().input(text).ok(&["apply", "-f", "-"])
+}
+
+#[track_caller]
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn objects_are_planned_applied_shown_rolled_out_and_deleted() {
+    let instance = Instance::up();
+    let rast = instance.rast();
+    let plan = |text: String| rast.clone().input(text).run(&["plan", "-f", "-"]);
+
+    assert_eq!(plan(web(2, "one")).out, "+ deployment.apps/web would be created\n");
+    assert_eq!(rast.run(&["get", "deployment/web"]).code, 4, "a plan changes nothing");
+    assert_eq!(applied(&rast, web(2, "one")), "deployment.apps/web created\n");
+    assert_eq!(rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]).lines().count(), 1);
+    assert_eq!(applied(&rast, web(2, "one")), "deployment.apps/web unchanged\n");
+    assert_eq!(plan(web(2, "one")).out, "= deployment.apps/web is as wanted\n");
+    let more = plan(web(3, "one"));
+    assert_eq!((more.code, more.out.lines().nth(1)), (0, Some("    ~ spec.replicas: 2 -> 3")), "{}", more.out);
+    let huge = plan(web(3, "one").replace("8Mi", "100Ti"));
+    assert_eq!(huge.code, 3, "{}", huge.out);
+    has(&huge.out, &["! deployment.apps/web: 1 of 3 pods would not fit: 1 Insufficient memory"]);
+    let map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: red}\n";
+    assert_eq!(applied(&rast, web(2, "two") + map), "deployment.apps/web configured\nconfigmap/settings created\n");
+    rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
+
+    let get = |args: &[&str]| rast.ok(&[&["get"], args].concat());
+    assert!(get(&["deployments"]).starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE\nweb    2/2 "));
+    assert!(!get(&["pods"]).contains("NODE") && get(&["pods", "-o", "wide"]).contains("NODE"));
+    has(&get(&["pods", "-A"]), &["NAMESPACE", "default"]);
+    assert_eq!(get(&["deployment/web", "-o", "name"]), "deployment.apps/web\n");
+    assert_eq!(get(&["pods", "-l", "app=web", "-o", "name"]).lines().count(), 2);
+    assert_eq!(get(&["pods", "-l", "app=other", "-o", "name"]), "");
+    let json: Value = serde_json::from_str(&get(&["deployment/web", "-o", "json"])).expect("JSON");
+    assert_eq!(json["spec"]["replicas"], 2);
+    let list: Value = serde_json::from_str(&get(&["pods", "-o", "json"])).expect("JSON");
+    assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&"List".into(), Some(2)));
+    has(&get(&["configmap/settings", "-o", "yaml"]), &["kind: ConfigMap\n", "colour: red\n"]);
+    eventually("the deployment's events", || {
+        let told = rast.ok(&["describe", "deployment/web"]);
+        let all = ["replicas: 2", "ScalingReplicaSet", "Scaled up replica set web-"].iter().all(|p| told.contains(p));
+        if all { Ok(()) } else { Err(told) }
+    });
+
+    has(&rast.ok(&["rollout", "history", "deployment/web"]), &["REVISION", "\n1 ", "\n2 "]);
+    has(&rast.ok(&["rollout", "undo", "deployment/web"]), &["rolled back to revision 1"]);
+    rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
+    has(&get(&["deployment/web", "-o", "json"]), &["echo one"]);
+    rast.ok(&["rollout", "pause", "deployment/web"]);
+    rast.ok(&["rollout", "resume", "deployment/web"]);
+    rast.ok(&["rollout", "restart", "deployment/web"]);
+    rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
+    assert_eq!(rast.ok(&["scale", "deployment/web", "--replicas", "1"]), "deployment.apps/web scaled\n");
+    rast.ok(&["wait", "--for", "condition=Available", "deployment/web", "--timeout", "60"]);
+    rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
+    has(&rast.ok(&["logs", "deployment/web"]), &["one"]);
+    assert_eq!(rast.ok(&["exec", "deployment/web", "--", "echo", "hello"]), "hello\n");
+
+    let removed = rast.clone().input(web(1, "one") + map).ok(&["delete", "-f", "-"]);
+    assert_eq!(removed, "deployment.apps/web deleted\nconfigmap/settings deleted\n");
+    rast.ok(&["delete", "pods", "--all", "--timeout", "60"]);
+    eventually("everything is gone", || match get(&["deployments,replicasets,pods", "-o", "name"]) {
+        left if left.is_empty() => Ok(()),
+        left => Err(left),
+    });
+}
+
+#[test]
+fn containers_are_run_read_and_entered() {
+    let instance = Instance::up();
+    let rast = instance.rast();
+    let image = format!("{}/busybox:1", registry());
+
+    let job = ["run", "job", "--image", &image, "--attach", "--rm", "--", "sh", "-c", "echo out; exit 7"];
+    let ended = rast.run(&job);
+    assert_eq!((ended.code, ended.out.as_str()), (7, "out\n"), "{}", ended.err);
+    eventually("--rm removed it", || match rast.run(&["get", "pod/job"]).code {
+        4 => Ok(()),
+        code => Err(format!("exit code {code}")),
+    });
+    let piped = ["run", "words", "--image", &image, "-i", "--rm", "--", "wc", "-w"];
+    assert_eq!(rast.clone().input("a b c").ok(&piped).trim(), "3");
+
+    let script = "for i in 1 2 3; do echo line $i; done; exec sleep 1000";
+    let talker = ["run", "talker", "--image", &image, "-e", "COLOUR=red", "-p", "80", "--", "sh", "-c", script];
+    assert_eq!(rast.ok(&talker), "pod/talker created\n");
+    rast.ok(&["wait", "--for", "condition=Ready", "pod/talker", "--timeout", "60"]);
+    assert_eq!(rast.ok(&["logs", "talker"]), "line 1\nline 2\nline 3\n");
+    assert_eq!(rast.ok(&["logs", "pod/talker", "--tail", "1"]), "line 3\n");
+    assert!(rast.ok(&["logs", "talker", "--timestamps", "--tail", "1"]).starts_with("20"));
+    assert_eq!(rast.ok(&["exec", "talker", "--", "sh", "-c", "echo $COLOUR"]), "red\n");
+    let failed = rast.run(&["exec", "talker", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]);
+    assert_eq!((failed.code, failed.out.as_str(), failed.err.as_str()), (9, "out\n", "err\n"));
+    assert_eq!(rast.clone().input("x y").ok(&["exec", "-i", "talker", "--", "wc", "-w"]).trim(), "2");
+    assert_eq!(rast.ok(&["delete", "pod/talker", "--grace-period", "0"]), "pod/talker deleted\n");
+
+    let other = format!("{}/web:1", registry());
+    has(&rast.ok(&["pull", &other]), &["/web@sha256:"]);
+    has(&rast.ok(&["images"]), &["NAME", &image, &other]);
+    rast.ok(&["images", "remove", &other]);
+    assert!(!rast.ok(&["images", "list"]).contains(&other));
+    assert_eq!(rast.run(&["images", "remove", &other]).code, 4);
+    for shell in ["bash", "zsh", "fish"] {
+        has(&rast.ok(&["completion", shell]), &["rast", "rollout"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_its_exit_code() {
+    let instance = Instance::up();
+    let rast = instance.rast();
+
+    has(&rast.fails(1, &["--kubeconfig", "/nowhere", "get", "pods"]), &["/nowhere"]);
+    rast.fails(2, &["frob"]);
+    rast.fails(2, &["run", "x", "--image", "y", "--rm"]);
+    has(&rast.fails(2, &["get", "frobs"]), &["no kind is called \"frobs\""]);
+    has(&rast.fails(2, &["wait", "--for", "luck", "pod/x"]), &["condition=TYPE"]);
+    has(&rast.fails(4, &["get", "pod/absent"]), &["pods \"absent\" not found"]);
+    rast.fails(4, &["delete", "pod/absent"]);
+    rast.fails(4, &["logs", "absent"]);
+    rast.fails(4, &["scale", "deployment/absent", "--replicas", "1"]);
+    rast.fails(4, &["rollout", "status", "deployment/absent"]);
+    rast.fails(4, &["pull", &format!("{}/none:1", registry())]);
+    let stranger = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\nusers: [{{name: u, user: {{token: forged}}}}]\n\
+         clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:{}', insecure-skip-tls-verify: true}}}}]\n",
+        instance.port()
+    );
+    let stranger = file(&instance, "stranger.yaml", &stranger);
+    has(&rast.fails(5, &["--kubeconfig", &text(&stranger), "get", "pods"]), &["Unauthorized"]);
+    let waiting = "apiVersion: v1\nkind: Pod\nmetadata: {name: waiting}\nspec: {nodeSelector: {no: node}, \
+                   containers: [{name: c, image: x}]}";
+    applied(&rast, waiting.into());
+    let late = rast.fails(6, &["wait", "--for", "condition=Ready", "pod/waiting", "--timeout", "1"]);
+    has(&late, &["after 1 s", "ask `rast why pod/waiting`"]);
+
+    // One faulty object: nothing of the file is sent, and every fault is pointed at.
+    let good = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: good}\n---\n";
+    let bad = good.to_owned() + &web(1, "x").replace("replicas: 1", "replicas: many").replace("image:", "imago:");
+    let bad = file(&instance, "bad.yaml", &bad);
+    let said = rast.fails(3, &["apply", "-f", &text(&bad)]);
+    has(&said, &["nothing was changed", &format!("{}:9:3: spec.replicas: must be an integer", text(&bad))]);
+    has(&said, &["    9 |   replicas: many\n      |   ^"]);
+    let unknown = good.to_owned() + &web(1, "x").replace("image:", "imago:");
+    let unknown = file(&instance, "unknown.yaml", &unknown);
+    let said = rast.fails(3, &["apply", "-f", &text(&unknown)]);
+    let field = "spec.template.spec.containers[0].imago";
+    has(&said, &[&format!("{}:17:9: {field}: unknown field", text(&unknown))]);
+    let broken = file(&instance, "broken.yaml", &(good.to_owned() + "kind: {"));
+    has(&rast.fails(3, &["apply", "-f", &text(&broken)]), &[&format!("{}:", text(&broken))]);
+    rast.fails(4, &["get", "configmap/good"]);
+    rast.fails(3, &["plan", "-f", &text(&bad)]);
+
+    // What only the server can judge is pointed at as well.
+    applied(&rast, web(0, "x"));
+    let moved =
+        file(&instance, "moved.yaml", &web(0, "x").replace("{app: web}}\n  template", "{app: api}}\n  template"));
+    let said = rast.fails(3, &["apply", "-f", &text(&moved)]);
+    has(&said, &[&text(&moved), "spec.selector"]);
+}
