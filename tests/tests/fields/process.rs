@@ -88,13 +88,18 @@ fn streams() {
             json!({}),
         ),
     ]);
+    // In the background: without stdinOnce this attach would not end.
     let attach = |name: &str, line: &str| {
         place.until_ready(name);
-        let client = place.kubectl.clone().input(line);
-        client.run(&["attach", "-i", name])
+        let mut child = place.kubectl.command(&["attach", "-i", name]);
+        let mut child =
+            child.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl");
+        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), line.as_bytes()).expect("kubectl reads");
+        child
     };
-    attach("once", "hello\n");
+    let mut once = attach("once", "hello\n");
     assert_eq!(place.wrote("once", "main"), "got hello\nend\n");
+    once.wait().expect("kubectl ends");
     place.until_ready("open");
     let mut child = place.kubectl.command(&["attach", "-i", "open"]);
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("kubectl");
@@ -104,8 +109,9 @@ fn streams() {
         if log == "got first\n" { Ok(()) } else { Err(log) }
     });
     child.kill().and_then(|()| child.wait()).expect("kubectl ends");
-    attach("open", "second\n");
+    let mut open = attach("open", "second\n");
     assert_eq!(place.wrote("open", "main"), "got first\ngot second\n");
+    open.wait().expect("kubectl ends");
     assert_eq!(place.wrote("tty", "main").trim_end(), "terminal");
     place.until("pod/message", ".status.phase", "Failed");
     let said = ".status.containerStatuses[*].state.terminated.message";
