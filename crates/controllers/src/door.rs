@@ -97,7 +97,7 @@ impl Door {
                     Err(error) => {
                         let error = anonymous(error, &object);
                         let note = refusal(&error).and_then(|why| Note::refused(&kind, &object, why));
-                        Err(Failed::Create(error, note))
+                        Err(Failed::Create(error, note.map(Box::new)))
                     }
                 }
             }
@@ -252,7 +252,7 @@ enum Done {
 }
 
 enum Failed {
-    Create(kube::Error, Option<Note>),
+    Create(kube::Error, Option<Box<Note>>),
     Other(kube::Error),
     Unserved(Kind),
 }
@@ -278,7 +278,7 @@ impl Outcome {
             }
             Ok(Done::Again(wait)) => self.again = Some(self.again.map_or(wait, |again| again.min(wait))),
             Err(Failed::Create(error, note)) => {
-                self.notes.extend(note);
+                self.notes.extend(note.map(|note| *note));
                 self.refused = refusal(&error).map(str::to_owned).or(self.refused.take());
                 self.error = Some(error);
             }

@@ -121,7 +121,10 @@ struct Entry {
 
 /// The events so far: by object and reason, and therein by message, their names and counts.
 #[derive(Default)]
-struct Ledger(HashMap<(String, &'static str), HashMap<String, (String, u64)>>);
+struct Ledger(HashMap<(String, &'static str), HashMap<String, Counted>>);
+
+/// An event's name, and how often it happened.
+type Counted = (String, u64);
 
 impl Ledger {
     /// Counts notes; gives what is to be written, each event once.
