@@ -130,10 +130,10 @@ pub fn oci(spec: &ContainerSpec, root: &Path, namespaces: &[(&str, String)], hos
     }
     mounts.extend(spec.mounts.iter().map(|mount| {
         let access = if mount.read_only { "ro" } else { "rw" };
-        let propagation = if mount.receive_propagation { "rslave" } else { "rprivate" };
-        json!({"destination": mount.destination, "type": "bind", "source": mount.source,
-               "options": ["rbind", access, propagation]})
+        json!({"destination": mount.destination, "type": "bind", "source": mount.source, "options": ["rbind", access]})
     }));
+    // libcontainer passes over the propagation of single mounts: one that receives makes all of them do so.
+    let receives = spec.mounts.iter().any(|mount| mount.receive_propagation);
     let mut spaces = vec![json!({"type": "mount"}), json!({"type": "cgroup"})];
     if !host_pid {
         spaces.push(json!({"type": "pid"}));
@@ -153,6 +153,7 @@ pub fn oci(spec: &ContainerSpec, root: &Path, namespaces: &[(&str, String)], hos
             "namespaces": spaces,
             "maskedPaths": masked,
             "readonlyPaths": read_only,
+            "rootfsPropagation": if receives { "slave" } else { "private" },
             "devices": if security.privileged { host_devices() } else { vec![] },
         },
     })
