@@ -121,7 +121,7 @@ fn a_full_disk_is_named_and_survived() {
         if answer.code == 0 { Err("accepted".to_owned()) } else { Ok(answer) }
     });
     assert_eq!(refusal.code, 1, "{}", refusal.err);
-    assert!(refusal.err.to_lowercase().contains("no space left"), "{}", refusal.err);
+    assert!(refusal.err.to_lowercase().contains("the disk is full"), "{}", refusal.err);
     assert_eq!(instance.get("configmap/before")["data"]["key"], "before");
     assert_eq!(instance.rast().ok(&["exec", "before", "--", "echo", "here"]), "here\n");
 

@@ -192,7 +192,8 @@ async fn a_new_agent_adopts_what_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_deleted_by_force_is_forgotten() {
     let node = Node::new().await;
-    node.create("forced", json!({"containers": [{"name": "c", "command": ["sleep", "1000"]}]})).await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["sleep", "1000"]}]});
+    node.create("forced", spec).await;
     node.until("forced", "running", phase("Running")).await;
     let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
     node.pods().delete("forced", &now).await.unwrap();
