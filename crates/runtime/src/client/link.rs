@@ -27,8 +27,10 @@ use crate::{
 
 /// A helper starts within milliseconds; adopting a thousand containers takes longer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a lost helper is replaced before callers are told.
+/// How long after a failed start the next is tried.
 const RETRY: Duration = Duration::from_millis(200);
+/// How often a start is tried before its failure counts.
+const TRIES: u32 = 25;
 
 pub(super) struct Link {
     socket: AsyncFd<UnixStream>,
@@ -109,12 +111,17 @@ impl Link {
 pub(super) async fn connect(shared: &Shared) -> Result<Link> {
     let config = &shared.config;
     let path = config.run_dir.join(helper::SOCKET);
-    let socket = match UnixStream::connect(&path) {
-        Ok(socket) => socket,
-        Err(_) => {
-            spawn(config).await?;
-            UnixStream::connect(&path).map_err(Error::io(format!("connect to {}", path.display())))?
+    let mut tries = 0;
+    let socket = loop {
+        if let Ok(socket) = UnixStream::connect(&path) {
+            break socket;
         }
+        match spawn(config).await {
+            // One that a process killed meanwhile has started holds the lock before it listens.
+            Err(_) if tries < TRIES => tokio::time::sleep(RETRY).await,
+            started => started?,
+        }
+        tries += 1;
     };
     let doing = || Error::io("talk to the helper");
     let mut link = Link::new(socket).map_err(doing())?;
