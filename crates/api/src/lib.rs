@@ -14,6 +14,7 @@ pub mod meta;
 pub mod mutate;
 pub mod names;
 pub mod quantity;
+pub mod rastos;
 pub mod read;
 pub mod registry;
 pub mod scale;

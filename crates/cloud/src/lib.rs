@@ -1,0 +1,1 @@
+//! OpenStack: sessions, plans, stacks, and what a project holds.

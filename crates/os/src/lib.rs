@@ -1,0 +1,1 @@
+//! The operating system around `rast`: how its image is built, what PID 1 does, how a machine learns what it is.
