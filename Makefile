@@ -1,7 +1,7 @@
 # The commands of the project. Each does its own set-up.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-fields check bench bench-check setup build tidy
+.PHONY: demo test test-all test-fields check bench bench-check setup build image tidy
 
 export RAST_TOOLS ?= $(CURDIR)/.tools
 export PATH := $(RAST_TOOLS)/bin:$(PATH)
@@ -13,6 +13,10 @@ demo: setup build
 ## build: the release program, at target/release/rast
 build: setup
 	cargo build --release --locked -p rast
+
+## image: the machine image, in image/ (as an ordinary user, when the packages of setup are there)
+image:
+	scripts/image
 
 ## test: what CI runs, with real containers, a real registry and real clients
 test: setup

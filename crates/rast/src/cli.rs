@@ -57,6 +57,7 @@ enum Verb {
     Images(verbs::images::Images),
     Pull(verbs::pull::Pull),
     Run(verbs::run::Run),
+    Os(verbs::os::Os),
     Why(verbs::why::Why),
     Completion(verbs::completion::Completion),
 }
@@ -87,6 +88,7 @@ impl Cli {
             Verb::Pull(verb) => wait(verb.run(&context)),
             Verb::Run(verb) => wait(verb.run(&context)),
             Verb::Why(verb) => wait(verb.run(&context)),
+            Verb::Os(verb) => verb.run(),
             Verb::Completion(verb) => verb.run(),
         }
     }

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod get;
 pub mod images;
 pub mod logs;
+pub mod os;
 pub mod plan;
 pub mod pull;
 pub mod rollout;

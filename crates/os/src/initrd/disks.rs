@@ -1,0 +1,68 @@
+//! The disks and partitions of this machine, as they come up.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt as _},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with},
+};
+
+use super::{Error, system};
+use crate::verity::{BLOCK, Root};
+
+/// How long the machine may be quiet before a disk that has not come up is not waited for any longer.
+const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// The kernel's word on disks, listened to from before their drivers are loaded.
+pub struct Disks(OwnedFd);
+
+impl Disks {
+    /// Begins to listen.
+    pub fn open() -> io::Result<Self> {
+        let kind = Some(netlink::KOBJECT_UEVENT);
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, kind)?;
+        bind(&socket, &netlink::SocketAddrNetlink::new(0, 1))?;
+        Ok(Self(socket))
+    }
+
+    /// The device that holds the root, by the top of its hash tree: it cannot be mistaken, whatever else is attached.
+    pub fn find(&self, root: &Root) -> Result<String, Error> {
+        loop {
+            let seen = devices().map_err(system("list block devices"))?;
+            if let Some(found) = seen.iter().find(|device| holds(device, root)) {
+                return Ok(found.clone());
+            }
+            if !self.changed().map_err(system("wait for disks"))? {
+                return Err(Error::NoRoot(*root, seen.join(" ")));
+            }
+        }
+    }
+
+    /// Waits until the kernel announces anything.
+    fn changed(&self) -> io::Result<bool> {
+        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&PATIENCE))? == 0 {
+            return Ok(false);
+        }
+        while let Ok((_, _)) = recv(&self.0, &mut [0u8; BLOCK], RecvFlags::DONTWAIT) {}
+        Ok(true)
+    }
+}
+
+fn devices() -> io::Result<Vec<String>> {
+    let mut names = fs::read_dir("/sys/class/block")?
+        .map(|entry| Ok(format!("/dev/{}", entry?.file_name().to_string_lossy())))
+        .collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// A device that cannot be read, or is too short, holds nothing.
+fn holds(device: &str, root: &Root) -> bool {
+    let mut block = [0; BLOCK];
+    let Some(at) = root.blocks.checked_mul(BLOCK as u64) else { return false };
+    File::open(device).and_then(|file| file.read_exact_at(&mut block, at)).is_ok() && root.tops(&block)
+}
