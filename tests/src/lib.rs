@@ -4,11 +4,13 @@
 mod client;
 pub mod host;
 mod instance;
+pub mod machine;
 pub mod pods;
 mod relay;
 
 pub use client::{Answer, Client};
 pub use instance::Instance;
+pub use machine::{Machine, Parts};
 pub use relay::Relay;
 
 use std::time::{Duration, Instant};

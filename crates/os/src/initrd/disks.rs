@@ -15,7 +15,7 @@ use super::{Error, system};
 use crate::verity::{BLOCK, Root};
 
 /// How long the machine may be quiet before a disk that has not come up is not waited for any longer.
-const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// The kernel's word on disks, listened to from before their drivers are loaded.
 pub struct Disks(OwnedFd);
