@@ -1,16 +1,20 @@
 //! What whole-system tests stand on: an instance of the real program with everything below a root of its own, and
 //! the clients that judge it.
 
+mod admin;
 mod client;
 pub mod host;
 mod instance;
 pub mod machine;
+mod metadata;
 pub mod pods;
 mod relay;
 
+pub use admin::Admin;
 pub use client::{Answer, Client};
 pub use instance::Instance;
 pub use machine::{Machine, Parts};
+pub use metadata::Metadata;
 pub use relay::Relay;
 
 use std::time::{Duration, Instant};

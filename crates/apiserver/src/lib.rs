@@ -36,6 +36,6 @@ pub use identity::Identity;
 pub use nodes::Nodes;
 pub use rbac::{Authorizer, Decision};
 pub use serve::LocalService;
-pub use server::{Clock, Config, Server, Version};
+pub use server::{Clock, Config, Door, Server, Version};
 pub use status::{ApiError, Result};
 pub use warnings::Warnings;

@@ -5,6 +5,7 @@
 
 mod files;
 mod kubeconfig;
+mod request;
 mod tls;
 
 use std::{
@@ -21,6 +22,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 pub use files::write_private;
+pub use request::Request;
 pub use tls::Tls;
 
 const CA_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3650);
@@ -55,6 +57,9 @@ pub enum Error {
     /// A certificate cannot be made of these names.
     #[error("issue certificate")]
     Issue(#[from] rcgen::Error),
+    /// What should be a certificate request is none, or is not signed by its own key.
+    #[error("not a certificate request signed by its own key: {0}")]
+    Request(String),
     /// TLS cannot be set up with what was made.
     #[error("set up TLS")]
     Tls(#[from] rustls::Error),

@@ -8,6 +8,7 @@ use axum::{
     extract::{Request, State},
     middleware,
     response::{IntoResponse, Response},
+    routing::MethodRouter,
 };
 use store::Store;
 use tokio::sync::Semaphore;
@@ -39,6 +40,16 @@ pub struct Version {
     pub build_date: String,
 }
 
+/// A path that judges its callers itself: neither authentication nor authorisation stands before it. It is audited,
+/// and bounded in time and number, like any other.
+#[derive(Clone)]
+pub struct Door {
+    /// Where.
+    pub path: &'static str,
+    /// What answers there; with [`ApiError`] when it refuses.
+    pub answers: MethodRouter,
+}
+
 /// What a server is made of.
 pub struct Config {
     /// Where objects are kept.
@@ -53,6 +64,8 @@ pub struct Config {
     pub audit: Arc<Audit>,
     /// The way to the nodes.
     pub nodes: Arc<dyn Nodes>,
+    /// Paths of the embedding program's own.
+    pub doors: Vec<Door>,
     /// What `/version` tells.
     pub version: Version,
     /// The time.
@@ -88,9 +101,12 @@ impl Server {
 
     /// The whole API behind its filters.
     pub fn router(&self) -> Router {
+        let doors = self.config().doors.iter();
+        let doors = doors.fold(Router::new(), |all, door| all.route(door.path, door.answers.clone()));
         Router::new()
             .merge(discovery::routes())
             .merge(openapi::routes())
+            .merge(doors.with_state(()))
             .fallback(dispatch)
             .layer(middleware::from_fn_with_state(self.clone(), filters::chain))
             .with_state(self.clone())

@@ -66,6 +66,7 @@ pub(crate) fn config(store: Arc<dyn store::Store>, clock: crate::Clock) -> Confi
         authorizer: Arc::new(Anything),
         audit: Arc::new(Audit::default()),
         nodes: Arc::new(Echo),
+        doors: vec![crate::Door { path: "/door", answers: axum::routing::post(async || "come in") }],
         version: Version {
             major: "1".into(),
             minor: "36".into(),

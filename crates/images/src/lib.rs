@@ -52,6 +52,10 @@ use tokio::sync::watch;
 pub struct Config {
     /// `host[:port]` of registries to speak plain HTTP to. Those on loopback need not be named.
     pub plain_http: Vec<String>,
+    /// Asked before the registries themselves, in this order, and never given credentials.
+    pub mirrors: Vec<Mirror>,
+    /// Certificate authorities for registries, besides the host's own; PEM.
+    pub ca: Option<String>,
     /// Layers fetched and unpacked at a time, over all pulls.
     pub parallel: usize,
     /// How long a registry may send nothing.
@@ -62,10 +66,21 @@ pub struct Config {
     pub platform: Platform,
 }
 
+/// A registry's stand-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// The registry as images name it: `docker.io`.
+    pub registry: String,
+    /// Where to ask instead: `https://HOST[:PORT]` or `http://HOST[:PORT]`.
+    pub endpoint: String,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             plain_http: vec![],
+            mirrors: vec![],
+            ca: None,
             parallel: 4,
             stall: Duration::from_secs(30),
             limits: Limits::default(),

@@ -46,7 +46,7 @@ impl Puller {
     pub fn new(store: Arc<Store>, config: &Config) -> Self {
         Self {
             store,
-            registries: Registries::new(config.plain_http.clone(), config.stall),
+            registries: Registries::new(config),
             platform: config.platform.clone(),
             limits: config.limits,
             slots: Semaphore::new(config.parallel.max(1)),
@@ -105,8 +105,8 @@ impl Puller {
         credentials: &Credentials,
         progress: &watch::Sender<Progress>,
     ) -> Result<Image> {
-        let session = self.registries.session(reference, credentials)?;
-        let Resolved { digest, manifests, config, layers } = self.resolve(&session, reference).await?;
+        let (session, resolved) = self.find(reference, credentials).await?;
+        let Resolved { digest, manifests, config, layers } = resolved;
         let config = self.configuration(&session, &config).await?;
         let layers = plan(&config, &layers, &self.platform, &reference.to_string())?;
         progress.send_modify(|p| {
@@ -131,6 +131,25 @@ impl Puller {
         let image = self.blocking(move |store| store.commit(new)).await;
         drop(shared);
         image
+    }
+
+    /// The first of a registry's mirrors, or itself, that has the image.
+    async fn find(&self, reference: &Reference, credentials: &Credentials) -> Result<(Session, Resolved)> {
+        let mut first: Option<Error> = None;
+        for session in self.registries.sessions(reference, credentials)? {
+            match self.resolve(&session, reference).await {
+                Ok(resolved) => return Ok((session, resolved)),
+                Err(error) => {
+                    tracing::debug!(%reference, %error, "not from here");
+                    // A mirror that does not answer says more than a registry that cannot be reached from here at all.
+                    first = Some(match (first, error) {
+                        (Some(first @ Error::Unreachable { .. }), Error::Unreachable { .. }) => first,
+                        (_, error) => error,
+                    });
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::NotFound { reference: reference.to_string(), registry_said: String::new() }))
     }
 
     /// Follows indexes down to this platform's manifest.

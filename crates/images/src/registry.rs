@@ -3,7 +3,7 @@
 //! One [`Session`] is one image's; it never shares credentials or tokens with another.
 
 use crate::{
-    Credentials, Reference,
+    Config, Credentials, Mirror, Reference,
     digest::Digest,
     error::{Error, Result, printable},
     manifest::{ACCEPT, Descriptor, MANIFEST_LIMIT},
@@ -11,7 +11,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use http_auth::parser::ChallengeParser;
 use reqwest::{
-    Client, Response, StatusCode, Url,
+    Certificate, Client, Response, StatusCode, Url,
     header::{
         ACCEPT as ACCEPT_HEADER, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
         WWW_AUTHENTICATE,
@@ -36,50 +36,85 @@ pub struct Registries {
     tls: OnceLock<Client>,
     /// `host[:port]` of registries spoken to without TLS. Loopback ones always are.
     plain_http: Vec<String>,
+    mirrors: Vec<Mirror>,
+    ca: Option<String>,
     stall: Duration,
 }
 
 impl Registries {
-    pub fn new(plain_http: Vec<String>, stall: Duration) -> Self {
-        Self { plain_http, stall, ..Self::default() }
+    pub fn new(config: &Config) -> Self {
+        Self {
+            plain_http: config.plain_http.clone(),
+            mirrors: config.mirrors.clone(),
+            ca: config.ca.clone(),
+            stall: config.stall,
+            ..Self::default()
+        }
     }
 
-    /// A session for one image. Connects to nothing yet.
-    pub fn session(&self, reference: &Reference, credentials: &Credentials) -> Result<Session> {
+    /// Sessions for one image, in the order in which they are to be tried: its registry's mirrors, then the registry
+    /// itself, which alone sees the credentials. Connects to nothing yet.
+    pub fn sessions(&self, reference: &Reference, credentials: &Credentials) -> Result<Vec<Session>> {
         let registry = reference.registry().to_string();
+        let mut sessions = Vec::new();
+        for mirror in self.mirrors.iter().filter(|m| m.registry == registry) {
+            let (host, plain) = match mirror.endpoint.strip_prefix("http://") {
+                Some(host) => (host, true),
+                None => (mirror.endpoint.trim_start_matches("https://"), false),
+            };
+            let host = host.trim_end_matches('/');
+            sessions.push(self.session(reference, host, host, plain, &Credentials::Anonymous)?);
+        }
         let plain = is_loopback(&registry) || self.plain_http.contains(&registry);
-        let builder =
-            Client::builder().connect_timeout(self.stall.min(Duration::from_secs(10))).read_timeout(self.stall);
-        // TLS only also keeps redirects from leading to plain HTTP: nobody reads the metadata service through a registry.
-        let (cell, builder) =
-            if plain { (&self.plain, builder.no_proxy()) } else { (&self.tls, builder.https_only(true)) };
-        let client = match cell.get() {
-            Some(client) => client.clone(),
-            None => {
-                let made = builder.build().map_err(|e| Error::io("set up TLS", std::io::Error::other(e)))?;
-                cell.get_or_init(|| made).clone()
-            }
-        };
+        sessions.push(self.session(reference, &registry, reference.host(), plain, credentials)?);
+        Ok(sessions)
+    }
+
+    fn session(
+        &self,
+        reference: &Reference,
+        registry: &str,
+        host: &str,
+        plain: bool,
+        credentials: &Credentials,
+    ) -> Result<Session> {
         let authorization = match credentials {
             Credentials::Bearer(token) => Some(header(format!("Bearer {token}"))?),
             _ => None,
         };
         Ok(Session {
-            client,
-            base: format!(
-                "{}://{}/v2/{}",
-                if plain { "http" } else { "https" },
-                reference.host(),
-                reference.repository()
-            ),
+            client: self.client(plain)?,
+            base: format!("{}://{host}/v2/{}", if plain { "http" } else { "https" }, reference.repository()),
             plain,
-            registry,
+            registry: registry.into(),
             repository: reference.repository().into(),
             reference: reference.to_string(),
             credentials: credentials.clone(),
             authorization: Mutex::new(authorization),
             stall: self.stall,
         })
+    }
+
+    fn client(&self, plain: bool) -> Result<Client> {
+        let tls = |e| Error::io("set up TLS", std::io::Error::other(e));
+        let cell = if plain { &self.plain } else { &self.tls };
+        if let Some(client) = cell.get() {
+            return Ok(client.clone());
+        }
+        let builder =
+            Client::builder().connect_timeout(self.stall.min(Duration::from_secs(10))).read_timeout(self.stall);
+        let builder = match (plain, &self.ca) {
+            (true, _) => builder.no_proxy(),
+            // TLS only also keeps redirects from leading to plain HTTP: nobody reads the metadata service through a
+            // registry.
+            (false, None) => builder.https_only(true),
+            (false, Some(ca)) => {
+                let ca = Certificate::from_pem_bundle(ca.as_bytes()).map_err(tls)?;
+                builder.https_only(true).tls_certs_merge(ca)
+            }
+        };
+        let made = builder.build().map_err(tls)?;
+        Ok(cell.get_or_init(|| made).clone())
     }
 }
 

@@ -44,6 +44,27 @@ fn assert_whole(image: &Image, files: &[(&str, u64)]) {
 }
 
 #[tokio::test]
+async fn a_mirror_is_asked_first_and_sees_no_password() {
+    let content = || Content::image(&[layer("a", 1)]);
+    let (mirror, registry) = (Server::honest(content()).await, Server::honest(content()).await);
+    let at = |server: &Server| server.reference().registry().to_owned();
+    let mirrored = |endpoint: String| Config {
+        mirrors: vec![images::Mirror { registry: at(&registry), endpoint: format!("http://{endpoint}") }],
+        ..quick()
+    };
+    let place = Place::new(mirrored(at(&mirror)));
+    let wanted = registry.reference();
+    place.images.pull(&wanted, &basic("secret"), &watch::Sender::default()).await.unwrap();
+    assert!(registry.seen("/v2/").is_empty() && mirror.seen("/blobs/").len() == 2);
+    assert!(mirror.seen("/v2/").iter().all(|request| request.header("authorization").is_empty()));
+
+    // One that is not there is passed over.
+    let place = Place::new(mirrored("127.0.0.1:1".into()));
+    pull(&place.images, &wanted).await.unwrap();
+    assert_eq!(registry.seen("/blobs/").len(), 2);
+}
+
+#[tokio::test]
 async fn pulled_once_and_found_again() {
     let place = Place::new(quick());
     let server = Server::honest(Content::image(&[layer("a", 1), layer("b", 2)]).index()).await;

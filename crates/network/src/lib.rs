@@ -9,6 +9,7 @@ pub mod cni;
 mod config;
 mod conntrack;
 mod forwarding;
+pub mod host;
 mod ledger;
 mod link;
 mod netlink;

@@ -1,6 +1,8 @@
 //! The order in which an instance starts, and ends.
 
 mod control;
+mod enrol;
+mod machine;
 mod namespaces;
 mod nodes;
 
@@ -35,7 +37,8 @@ pub async fn run(host: &Host, settings: Settings) -> Result<()> {
         stop.clone().cancelled_owned(),
     ));
     let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stop.clone().cancelled_owned()));
-    let node = node(host, &settings, &name, &control).await?;
+    let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
+    let node = node(host, &settings, &name, &control, runtime.clone()).await?;
     control.nodes.join(node.router());
     let agent = tokio::spawn({
         let stop = stop.clone().cancelled_owned();
@@ -53,13 +56,15 @@ pub async fn run(host: &Host, settings: Settings) -> Result<()> {
     }
     stop.cancel();
     let _ended = tokio::join!(controllers, scheduler, agent);
+    if settings.machine.is_some() {
+        machine::end(runtime.as_ref()).await;
+    }
     control.stop().await
 }
 
 /// The node of this host.
-async fn node(host: &Host, settings: &Settings, name: &str, control: &Control) -> Result<Agent> {
+async fn node(host: &Host, settings: &Settings, name: &str, control: &Control, runtime: Arc<Keeper>) -> Result<Agent> {
     let state = host.state();
-    let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
     let network = Routed::open(settings.network(host)).await.context("set the pods' network up")?;
     let images = Images::open(&state.join("images"), settings.images()).context("open the images")?;
     let volumes = Volumes::open(&state, &host.run()).context("open the volumes")?;

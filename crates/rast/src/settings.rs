@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use api::rastos::machine::Mirror;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +34,28 @@ pub struct Settings {
     pub node_address: Option<IpAddr>,
     /// Registries (`host[:port]`) to speak plain HTTP to, besides those on loopback.
     pub plain_http_registries: Vec<String>,
+    /// Registries' stand-ins, asked before the registries themselves.
+    pub mirrors: Vec<Mirror>,
+    /// Further certificate authorities for registries, PEM.
+    pub registry_ca: Option<String>,
     /// Pods on this node.
     pub max_pods: u32,
     /// Processes and threads of a pod.
     pub max_processes: u32,
+    /// Set by PID 1: this instance is all that the machine is for.
+    pub machine: Option<Machine>,
+}
+
+/// What PID 1 hands on of the machine's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Machine {
+    /// DNS names for the API's certificate.
+    pub names: Vec<String>,
+    /// Addresses for the API's certificate, besides the machine's own.
+    pub addresses: Vec<IpAddr>,
+    /// SHA-256, in hex, of the keys of clients that may enrol as administrators.
+    pub enrol: Vec<String>,
 }
 
 impl Default for Settings {
@@ -48,8 +67,11 @@ impl Default for Settings {
             node_name: None,
             node_address: None,
             plain_http_registries: Vec::new(),
+            mirrors: Vec::new(),
+            registry_ca: None,
             max_pods: 1100,
             max_processes: 4096,
+            machine: None,
         }
     }
 }
@@ -99,7 +121,13 @@ impl Settings {
 
     /// What the images are told.
     pub fn images(&self) -> images::Config {
-        images::Config { plain_http: self.plain_http_registries.clone(), ..images::Config::default() }
+        let mirror = |m: &Mirror| images::Mirror { registry: m.registry.clone(), endpoint: m.endpoint.clone() };
+        images::Config {
+            plain_http: self.plain_http_registries.clone(),
+            mirrors: self.mirrors.iter().map(mirror).collect(),
+            ca: self.registry_ca.clone(),
+            ..images::Config::default()
+        }
     }
 
     /// The node's name: a DNS name, as Kubernetes demands.

@@ -5,10 +5,11 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Resources, Result, Stats};
+use crate::{Error, Resources, Result, Stats, devices, sys};
 
 /// Where the hierarchies are mounted; read once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,23 +194,21 @@ impl Group<'_> {
         }
     }
 
-    /// Denies every device but those that are harmless. v1 only: v2 needs a BPF program.
+    /// Denies every device but those that are harmless, to the group and whatever will be below it.
     pub fn deny_devices(&self) -> Result<()> {
-        const ALLOWED: [&str; 10] = [
-            "c *:* m",
-            "b *:* m", // making a node is harmless where opening it is not allowed
-            "c 1:3 rwm",
-            "c 1:5 rwm",
-            "c 1:7 rwm",
-            "c 1:8 rwm",
-            "c 1:9 rwm", // null zero full random urandom
-            "c 5:0 rwm",
-            "c 5:2 rwm",
-            "c 136:* rwm", // tty ptmx pts
-        ];
-        let (Hierarchies::V1(_), Some(dir)) = (self.hierarchies, self.dir("devices")) else { return Ok(()) };
-        write(&dir.join("devices.deny"), "a")?;
-        ALLOWED.iter().try_for_each(|rule| write(&dir.join("devices.allow"), rule))
+        match self.hierarchies {
+            Hierarchies::V1(_) => {
+                let Some(dir) = self.dir("devices") else { return Ok(()) };
+                write(&dir.join("devices.deny"), "a")?;
+                devices::v1().iter().try_for_each(|rule| write(&dir.join("devices.allow"), rule))
+            }
+            Hierarchies::V2(root) => {
+                let dir = root.join(&self.path);
+                let doing = || Error::io(format!("deny devices to {}", dir.display()));
+                let group = fs::File::open(&dir).map_err(doing())?;
+                sys::attach_device_program(group.as_fd(), &devices::program()).map_err(doing())
+            }
+        }
     }
 
     /// What the group uses.
@@ -333,6 +332,26 @@ mod tests {
         let unified = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         assert_eq!(Hierarchies::parse(unified), Some(Hierarchies::V2("/sys/fs/cgroup".into())));
         assert_eq!(Hierarchies::parse(""), None);
+    }
+
+    /// The v2 tree of a hybrid host has no controllers, yet takes programs.
+    #[test]
+    fn v2_denies_devices_by_program() {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = table.lines().find(|l| l.contains(" - cgroup2 ")).and_then(|l| l.split(' ').nth(4));
+        let hierarchies = Hierarchies::V2(mount.expect("a cgroup2 mount").into());
+        let group = hierarchies.group(format!("rast-test-{}", std::process::id()));
+        group.create().unwrap();
+        let join = format!("echo $$ > {}/cgroup.procs", group.dirs()[0].display());
+        let open = |device: &str| {
+            let script = format!("{join} && exec 3<{device}");
+            std::process::Command::new("sh").args(["-c", &script]).output().unwrap().status.success()
+        };
+        let before = open("/dev/kmsg");
+        group.deny_devices().unwrap();
+        let seen = [before, open("/dev/null"), open("/dev/urandom"), open("/dev/kmsg")];
+        assert!(group.remove());
+        assert_eq!(seen, [true, true, true, false]);
     }
 
     #[test]

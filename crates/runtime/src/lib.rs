@@ -13,6 +13,7 @@ use tokio::{
 
 mod cgroup;
 mod client;
+mod devices;
 mod finish;
 pub mod helper;
 mod protocol;

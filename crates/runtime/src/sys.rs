@@ -114,6 +114,47 @@ pub fn load_seccomp(program: &[u8]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) } as i32).map(drop)
 }
 
+/// Attaches a `BPF_PROG_TYPE_CGROUP_DEVICE` program to a v2 cgroup, beside those that are there.
+pub fn attach_device_program(group: BorrowedFd<'_>, program: &[[u8; 8]]) -> io::Result<()> {
+    const LOAD: libc::c_long = 5;
+    const ATTACH: libc::c_long = 8;
+    const KIND: u32 = 15;
+    const AT: u32 = 6;
+    const BESIDE_OTHERS: u32 = 2;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Load {
+        kind: u32,
+        instructions: u32,
+        program: u64,
+        license: u64,
+        log: [u32; 4],
+        version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        group: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let instructions = u32::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (program, license) = (program.as_ptr() as u64, c"".as_ptr() as u64);
+    let load = Load { kind: KIND, instructions, program, license, attach_type: AT, ..Load::default() };
+    // SAFETY: the program and the license outlive the call, which reads `load` to its size; the kernel verifies them.
+    let fd = check(unsafe { libc::syscall(libc::SYS_bpf, LOAD, &load, size_of::<Load>()) } as i32)?;
+    // SAFETY: the call just made it, so this is its only owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let attach =
+        Attach { group: group.as_raw_fd() as u32, program: fd.as_raw_fd() as u32, kind: AT, flags: BESIDE_OTHERS };
+    // SAFETY: reads `attach` to its size.
+    check(unsafe { libc::syscall(libc::SYS_bpf, ATTACH, &attach, size_of::<Attach>()) } as i32).map(drop)
+}
+
 /// The wait status of an ended process by its pidfd, once it was reaped by whoever is its parent.
 /// `None` where the kernel does not tell (before Linux 6.15).
 pub fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {

@@ -21,6 +21,7 @@ pub struct MachineConfig {
     /// The machine's name.
     pub metadata: Metadata,
     /// What it is to be.
+    #[serde(default)]
     pub spec: Spec,
 }
 
@@ -36,9 +37,12 @@ impl MachineConfig {
         if documents.next().is_some() {
             return Err(vec!["there is more than one document in it".to_owned()]);
         }
-        let place = |path: &Path, message: &str| match document.spans.find(path) {
-            Some(at) => format!("line {}: {path}: {message}", at.line),
-            None => format!("{path}: {message}"),
+        let place = |path: &Path, message: &str| {
+            let field = if *path == Path::root() { String::new() } else { format!("{path}: ") };
+            match document.spans.find(path) {
+                Some(at) => format!("line {}: {field}{message}", at.line),
+                None => format!("{field}{message}"),
+            }
         };
         if !document.duplicates.is_empty() {
             let twice = |(path, at): &(Path, read::Position)| format!("line {}: {path}: is given twice", at.line);

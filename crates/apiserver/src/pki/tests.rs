@@ -56,7 +56,7 @@ async fn a_client_is_who_its_certificate_says() {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::open(dir.path(), now()).unwrap();
     let names = Names { dns: vec!["node-1".into()], ips: vec!["10.1.2.3".parse().unwrap()] };
-    let tls = Tls::new(&pki, names, now()).unwrap();
+    let tls = Tls::new(&pki, &names, now()).unwrap();
     let admin = pki.admin(now()).unwrap();
     for name in ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc", "node-1", "10.1.2.3"] {
         let seen = handshake(&tls, client(&pki, Some(&admin)), name).await.unwrap().unwrap();
@@ -72,7 +72,7 @@ async fn a_stranger_is_refused() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let pki = Pki::open(ours.path(), now()).unwrap();
     let other = Pki::open(theirs.path(), now()).unwrap();
-    let tls = Tls::new(&pki, Names::default(), now()).unwrap();
+    let tls = Tls::new(&pki, &Names::default(), now()).unwrap();
     let strangers = [
         other.admin(now()).unwrap(),
         pki.client("late", None, now() - LEAF_LIFE * 2).unwrap(),

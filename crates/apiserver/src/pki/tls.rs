@@ -18,21 +18,20 @@ use super::{Credentials, Error, Names, Pki};
 pub struct Tls {
     config: Arc<ServerConfig>,
     current: Arc<Current>,
-    names: Names,
 }
 
 impl Tls {
     /// With the server's certificate for these names.
-    pub fn new(pki: &Pki, names: Names, now: Timestamp) -> Result<Self, Error> {
+    pub fn new(pki: &Pki, names: &Names, now: Timestamp) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let key = certified(&pki.server(&names, now)?, &provider)?;
+        let key = certified(&pki.server(names, now)?, &provider)?;
         let current = Arc::new(Current(RwLock::new(Arc::new(key))));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(pki.client_verifier()?)
             .with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), current, names })
+        Ok(Self { config: Arc::new(config), current })
     }
 
     /// For the listener.
@@ -40,9 +39,10 @@ impl Tls {
         self.config.clone()
     }
 
-    /// Takes a new certificate for new connections once the old one nears its end; to be called daily.
-    pub fn renew(&self, pki: &Pki, now: Timestamp) -> Result<(), Error> {
-        let key = certified(&pki.server(&self.names, now)?, self.config.crypto_provider())?;
+    /// Takes a new certificate for new connections once the old one nears its end or has other names; to be called
+    /// daily, and when the names may have changed.
+    pub fn renew(&self, pki: &Pki, names: &Names, now: Timestamp) -> Result<(), Error> {
+        let key = certified(&pki.server(names, now)?, self.config.crypto_provider())?;
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
         Ok(())
     }

@@ -48,6 +48,7 @@ impl Fixture {
             authenticator: Arc::new(Authenticator::new(&pki, holders, clock.clone()).unwrap()),
             authorizer: world.rbac.clone(),
             audit: Arc::new(Audit::default()),
+            doors: vec![],
             nodes: Arc::new(Nowhere),
             version,
             clock,

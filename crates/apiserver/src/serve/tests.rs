@@ -24,7 +24,7 @@ async fn listening(dir: &Path, user: &str) -> (Server, tokio::task::JoinHandle<s
     let clock: crate::Clock = Arc::new(jiff::Timestamp::now);
     let authenticator = Authenticator::new(&pki, Arc::new(StoredHolders(store.clone())), clock.clone()).unwrap();
     let server = Server::new(crate::Config { authenticator: Arc::new(authenticator), ..testing::config(store, clock) });
-    let tls = Tls::new(&pki, Names { dns: vec![], ips: vec![] }, now).unwrap();
+    let tls = Tls::new(&pki, &Names::default(), now).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     let kubeconfig = pki.kubeconfig(&url, user, &pki.client(user, None, now).unwrap());

@@ -1,6 +1,10 @@
 //! The control plane: store, keys, API.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use apiserver::{
@@ -13,15 +17,15 @@ use jiff::Timestamp;
 use store::{Embedded, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::nodes::Here;
+use super::{enrol, nodes::Here};
 use crate::{host::Host, settings::Settings};
 
 /// Bytes of an audit log before the next one is begun, and how many full ones are kept.
 const AUDIT_SIZE: u64 = 64 << 20;
 const AUDIT_KEPT: u32 = 4;
 
-/// How often the server's certificate is looked at.
-const RENEWAL: Duration = Duration::from_secs(12 * 3600);
+/// How often the server's certificate is looked at: whether it nears its end, or the machine's addresses have changed.
+const RENEWAL: Duration = Duration::from_secs(60);
 /// How long after its last word a node counts as unreachable.
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
@@ -44,8 +48,8 @@ impl Control {
         let clock: apiserver::Clock = Arc::new(Timestamp::now);
         std::fs::create_dir_all(host.state()).with_context(|| format!("make {}", host.state().display()))?;
         let store: Arc<dyn Store> = Arc::new(Embedded::open(host.state().join("store"))?);
-        let pki = Pki::open(&host.state().join("pki"), now)?;
-        let tls = Tls::new(&pki, names(settings, node), now)?;
+        let pki = Arc::new(Pki::open(&host.state().join("pki"), now)?);
+        let tls = Tls::new(&pki, &names(settings, node), now)?;
         let registry = Arc::new(api::builtin());
         let nodes = Arc::new(Here::new(node));
         let server = Server::new(apiserver::Config {
@@ -53,6 +57,7 @@ impl Control {
             authorizer: Rbac::open(store.clone(), now).await?,
             audit: Arc::new(audit(host)?),
             nodes: nodes.clone(),
+            doors: settings.machine.iter().map(|machine| enrol::door(pki.clone(), &machine.enrol)).collect(),
             version: version(),
             store,
             registry,
@@ -69,7 +74,7 @@ impl Control {
         });
         pki.admin_kubeconfig(&host.kubeconfig(), &url, now)?;
         let ca = pki.ca().to_owned();
-        let renewed = tokio::spawn(renew(pki, tls));
+        let renewed = tokio::spawn(renew(pki, tls, settings.clone(), node.to_owned()));
         Ok(Self { nodes, server, node: node.to_owned(), ca, url, served, renewed })
     }
 
@@ -110,11 +115,11 @@ impl Control {
     }
 }
 
-/// Looks twice a day whether the server's certificate is to be renewed.
-async fn renew(pki: Pki, tls: Tls) {
+/// Looks each minute whether the server's certificate is to be made anew.
+async fn renew(pki: Arc<Pki>, tls: Tls, settings: Settings, node: String) {
     loop {
         tokio::time::sleep(RENEWAL).await;
-        if let Err(error) = tls.renew(&pki, Timestamp::now()) {
+        if let Err(error) = tls.renew(&pki, &names(&settings, &node), Timestamp::now()) {
             tracing::error!("renew the server's certificate: {error}; the next try is in {RENEWAL:?}");
         }
     }
@@ -128,7 +133,23 @@ fn audit(host: &Host) -> Result<Audit> {
 }
 
 fn names(settings: &Settings, node: &str) -> Names {
-    Names { dns: vec![node.to_owned()], ips: vec![settings.address()] }
+    let mut names = Names { dns: vec![node.to_owned()], ips: vec![settings.address()] };
+    if let Some(machine) = &settings.machine {
+        names.dns.extend(machine.names.iter().cloned());
+        names.ips.extend(&machine.addresses);
+        names.ips.extend(addresses());
+    }
+    names
+}
+
+/// This machine's own addresses; pods' links have none on this side.
+fn addresses() -> Vec<IpAddr> {
+    let own = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|link| {
+        let address = link.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    own.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
 }
 
 fn version() -> apiserver::Version {

@@ -9,6 +9,7 @@ pub mod down;
 pub mod exec;
 pub mod get;
 pub mod images;
+pub mod init;
 pub mod logs;
 pub mod os;
 pub mod plan;

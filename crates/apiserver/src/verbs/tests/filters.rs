@@ -45,6 +45,19 @@ async fn who_acts_as_another_is_the_other() {
 }
 
 #[tokio::test]
+async fn a_door_judges_for_itself() {
+    let f = Fixture::new().await;
+    let mut mallory = f.server.local(Identity { user: "mallory".into(), ..Identity::default() });
+    let knock = |path: &str| Request::post(path).body(Body::empty()).unwrap();
+    let response = mallory.call(knock("/door")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.headers().contains_key("audit-id"));
+    for beside in ["/door/", "/door/x", "/doors"] {
+        assert_eq!(mallory.call(knock(beside)).await.unwrap().status(), 403, "{beside}");
+    }
+}
+
+#[tokio::test]
 async fn a_right_to_read_is_no_right_to_run() {
     let f = Fixture::new().await;
     bound(&f, "p", "n1").await;

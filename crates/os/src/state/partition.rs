@@ -1,0 +1,173 @@
+//! The state's partition on the boot disk, of a machine whose configuration names no disk.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use gpt::{GptConfig, GptDisk, partition_types};
+
+use super::{Error, ext4};
+use crate::sys;
+
+/// The partition's name.
+pub const NAME: &str = "rastos-state";
+/// What the boot disk is known by: the names that its system slots begin with.
+pub const SLOT: &str = "slot-";
+
+const SECTOR: u64 = 512;
+/// Partitions begin at a MiB.
+const ALIGN: u64 = (1 << 20) / SECTOR;
+
+/// Where there is room for the state: its first sector and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The partition's number.
+    pub number: u32,
+    /// The first sector.
+    pub start: u64,
+    /// Sectors.
+    pub length: u64,
+    /// It is there and shorter.
+    pub grown: bool,
+}
+
+/// Makes or grows the partition, and says where it is.
+pub fn ensure() -> Result<PathBuf, Error> {
+    let name = boot_disk()?;
+    let path = Path::new("/dev").join(&name);
+    let doing = |what: &str| format!("{what} the partitions of {}", path.display());
+    let failed =
+        |what: &'static str| move |e: gpt::GptError| Error::io(doing_to(what, &name))(std::io::Error::other(e));
+    let file = File::options().read(true).write(true).open(&path).map_err(Error::io(doing("open")))?;
+    let again = file.try_clone().map_err(Error::io(doing("open")))?;
+    let size = ext4::size(&path).map_err(Error::io(doing("read")))?;
+    let mut disk = GptConfig::new().writable(true).open_from_device(file).map_err(failed("read"))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let failed =
+        |what: &'static str| move |e: gpt::GptError| Error::io(doing_to(what, &name))(std::io::Error::other(e));
+    if let Some(room) = plan(&disk, size, &path)? {
+        write(&mut disk, room).map_err(failed("write"))?;
+        again.sync_all().map_err(Error::io(doing("write")))?;
+        sys::announce_partition(&again, room.number, room.start * SECTOR, room.length * SECTOR)
+            .map_err(Error::io(doing("announce")))?;
+    }
+    let number = disk.partitions().iter().find(|(_, p)| p.name == NAME).map(|(number, _)| *number).unwrap_or_default();
+    // The kernel makes the node before the call above returns; a disk whose name ends in a digit has a p in between.
+    let between = if path.to_string_lossy().ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    Ok(PathBuf::from(format!("{}{between}{number}", path.display())))
+}
+
+fn doing_to(what: &str, disk: &str) -> String {
+    format!("{what} the partitions of {disk}")
+}
+
+/// The one disk that has system slots.
+fn boot_disk() -> Result<String, Error> {
+    let entries = fs::read_dir("/sys/block").map_err(Error::io("list disks"))?;
+    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| !["loop", "ram", "dm-", "sr", "zram"].iter().any(|own| name.starts_with(own)));
+    names.sort();
+    let boots = |name: &&String| {
+        let open = File::open(Path::new("/dev").join(name.as_str()));
+        let disk = open.ok().and_then(|file| GptConfig::new().open_from_device(file).ok());
+        disk.is_some_and(|disk| disk.partitions().values().any(|p| p.name.starts_with(SLOT)))
+    };
+    names.iter().find(boots).cloned().ok_or_else(|| Error::NoBootDisk(names.join(" ")))
+}
+
+/// What is to be done on a disk of this size; `None` when the partition is there and takes all it can.
+fn plan<D>(disk: &GptDisk<D>, size: u64, path: &Path) -> Result<Option<Room>, Error> {
+    let end = (size / SECTOR).saturating_sub(34) / ALIGN * ALIGN; // the backup table lies behind
+    let used = |p: &&gpt::partition::Partition| p.is_used();
+    if let Some((number, old)) = disk.partitions().iter().find(|(_, p)| p.is_used() && p.name == NAME) {
+        let next = disk.partitions().values().filter(used).map(|p| p.first_lba).filter(|first| *first > old.last_lba);
+        let length = next.min().unwrap_or(end).min(end).saturating_sub(old.first_lba);
+        let grown = length > old.last_lba + 1 - old.first_lba;
+        return Ok(grown.then_some(Room { number: *number, start: old.first_lba, length, grown }));
+    }
+    let last = disk.partitions().values().filter(used).map(|p| p.last_lba + 1).max().unwrap_or(ALIGN);
+    let start = last.next_multiple_of(ALIGN);
+    let length = end.saturating_sub(start);
+    if length * SECTOR < ext4::LEAST {
+        let (free, least) = (length * SECTOR >> 20, ext4::LEAST >> 20);
+        return Err(Error::NoRoom { disk: path.display().to_string(), free, least });
+    }
+    let number = (1..).find(|n| disk.partitions().get(n).is_none_or(|p| !p.is_used())).unwrap_or(1);
+    Ok(Some(Room { number, start, length, grown: false }))
+}
+
+/// Writes the table, with the backup moved to the end of a disk that has grown.
+fn write(disk: &mut GptDisk<File>, room: Room) -> Result<(), gpt::GptError> {
+    let mut partitions = disk.take_partitions();
+    match partitions.get_mut(&room.number).filter(|_| room.grown) {
+        Some(old) => old.last_lba = room.start + room.length - 1,
+        None => {
+            let new = gpt::partition::Partition {
+                part_type_guid: partition_types::LINUX_FS,
+                part_guid: uuid::Uuid::new_v4(),
+                first_lba: room.start,
+                last_lba: room.start + room.length - 1,
+                flags: 0,
+                name: NAME.to_owned(),
+            };
+            partitions.insert(room.number, new);
+        }
+    }
+    disk.update_partitions(partitions)?;
+    disk.write_inplace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A disk of 256 MiB with two slots.
+    fn disk(size: u64) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        file.set_len(size).unwrap();
+        let mut table = GptConfig::new().writable(true).create_from_device(file, None).unwrap();
+        for slot in ["slot-a", "slot-b"] {
+            table.add_partition(slot, 64 * MIB, partition_types::LINUX_FS, 0, Some(ALIGN)).unwrap();
+        }
+        table.write_inplace().unwrap();
+        (dir, path)
+    }
+
+    fn open(path: &Path) -> GptDisk<File> {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        GptConfig::new().writable(true).open_from_device(file).unwrap()
+    }
+
+    #[test]
+    fn it_is_made_and_grows_with_its_disk() {
+        let (_dir, path) = disk(256 * MIB);
+        let mut table = open(&path);
+        let room = plan(&table, 256 * MIB, &path).unwrap().unwrap();
+        assert_eq!((room.number, room.start % ALIGN, room.grown), (3, 0, false));
+        write(&mut table, room).unwrap();
+        assert_eq!(plan(&open(&path), 256 * MIB, &path).unwrap(), None);
+
+        File::options().write(true).open(&path).unwrap().set_len(512 * MIB).unwrap();
+        let mut table = open(&path);
+        let grown = plan(&table, 512 * MIB, &path).unwrap().unwrap();
+        assert_eq!((grown.start, grown.grown), (room.start, true));
+        assert_eq!(grown.length - room.length, 256 * MIB / SECTOR);
+        write(&mut table, grown).unwrap();
+        let table = open(&path);
+        assert_eq!(table.partitions()[&3].last_lba, grown.start + grown.length - 1);
+        assert!(table.partitions().values().any(|p| p.name == "slot-b"));
+        assert!(table.backup_header().is_ok(), "the backup table is at the new end");
+    }
+
+    #[test]
+    fn a_disk_without_room_is_named() {
+        let (_dir, path) = disk(160 * MIB);
+        let error = plan(&open(&path), 160 * MIB, &path).unwrap_err().to_string();
+        assert!(error.contains("no room for the state") && error.contains("64 needed"), "{error}");
+    }
+}
