@@ -27,7 +27,9 @@ fn no_file_is_too_long_to_read_in_a_sitting() {
 #[test]
 fn unsafe_stands_in_few_places() {
     for file in tracked("*.rs") {
-        let allowed = ["runtime/src/sys.rs", "os/src/sys.rs", "initrd/mapper.rs", "tests/tidy.rs"].iter().any(|own| file.ends_with(own));
+        let allowed = ["runtime/src/sys.rs", "os/src/sys.rs", "initrd/mapper.rs", "tests/tidy.rs"]
+            .iter()
+            .any(|own| file.ends_with(own));
         let text = fs::read_to_string(&file).expect("tracked files are there");
         let used = text.lines().any(|line| line.contains("unsafe {") || line.contains("unsafe fn"));
         assert!(allowed || !used, "{}: unsafe belongs into a module of system calls", file.display());

@@ -141,7 +141,8 @@ impl Settings {
         Ok(if name.is_empty() { "node".to_owned() } else { name })
     }
 
-    /// The node's address: what the host would speak from to the outside; loopback on a host without a way there.
+    /// The node's address: what the host would speak from to the outside; on a host without a way there, any of its
+    /// own, or else loopback.
     pub fn address(&self) -> IpAddr {
         // Connecting a datagram socket asks the routing table and sends nothing.
         let outward = || {
@@ -149,8 +150,20 @@ impl Settings {
             socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
             Some(socket.local_addr().ok()?.ip())
         };
-        self.node_address.or_else(outward).unwrap_or(Ipv4Addr::LOCALHOST.into())
+        let any = || own_addresses().into_iter().find(|ip| ip.is_ipv4() && !ip.is_loopback());
+        let any = || any().filter(|_| self.machine.is_some());
+        self.node_address.or_else(outward).or_else(any).unwrap_or(Ipv4Addr::LOCALHOST.into())
     }
+}
+
+/// This host's own addresses, without those of IPv6 that mean nothing beyond their link.
+pub fn own_addresses() -> Vec<IpAddr> {
+    let own = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|link| {
+        let address = link.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    own.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn template() -> io::Result<Vec<(u64, Vec<u8>)>> {
     let (blocks, _) = bytes.as_chunks::<{ BLOCK + 4 }>();
     let split = |b: &[u8; BLOCK + 4]| (u32::from_le_bytes([b[0], b[1], b[2], b[3]]).into(), b[4..].to_vec());
     let mut blocks: Vec<(u64, Vec<u8>)> = blocks.iter().map(split).collect();
-    blocks.sort_by(|a, b| b.0.cmp(&a.0));
+    blocks.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     Ok(blocks)
 }
 

@@ -90,7 +90,7 @@ fn plan<D>(disk: &GptDisk<D>, size: u64, path: &Path) -> Result<Option<Room>, Er
     let start = last.next_multiple_of(ALIGN);
     let length = end.saturating_sub(start);
     if length * SECTOR < ext4::LEAST {
-        let (free, least) = (length * SECTOR >> 20, ext4::LEAST >> 20);
+        let (free, least) = ((length * SECTOR) >> 20, ext4::LEAST >> 20);
         return Err(Error::NoRoom { disk: path.display().to_string(), free, least });
     }
     let number = (1..).find(|n| disk.partitions().get(n).is_none_or(|p| !p.is_used())).unwrap_or(1);

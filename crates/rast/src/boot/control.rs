@@ -1,7 +1,7 @@
 //! The control plane: store, keys, API.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,10 @@ use store::{Embedded, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::{enrol, nodes::Here};
-use crate::{host::Host, settings::Settings};
+use crate::{
+    host::Host,
+    settings::{self, Settings},
+};
 
 /// Bytes of an audit log before the next one is begun, and how many full ones are kept.
 const AUDIT_SIZE: u64 = 64 << 20;
@@ -137,19 +140,9 @@ fn names(settings: &Settings, node: &str) -> Names {
     if let Some(machine) = &settings.machine {
         names.dns.extend(machine.names.iter().cloned());
         names.ips.extend(&machine.addresses);
-        names.ips.extend(addresses());
+        names.ips.extend(settings::own_addresses());
     }
     names
-}
-
-/// This machine's own addresses; pods' links have none on this side.
-fn addresses() -> Vec<IpAddr> {
-    let own = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|link| {
-        let address = link.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-    });
-    own.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local())).collect()
 }
 
 fn version() -> apiserver::Version {
