@@ -79,8 +79,24 @@ impl Parts {
 
     /// Makes a server on this host's loopback reachable from the machine, at 10.0.2.100.
     pub fn serve(mut self, machine: u16, host: u16) -> Self {
-        self.network += &format!(",guestfwd=tcp:10.0.2.100:{machine}-cmd:nc 127.0.0.1 {host}");
+        self.network += &format!(",guestfwd=tcp:10.0.2.100:{machine}-cmd:socat - TCP:127.0.0.1:{host}");
         self
+    }
+
+    /// Makes a server on this host's loopback the cloud's metadata service.
+    pub fn metadata(mut self, host: u16) -> Self {
+        // The address must lie in the machine's own network.
+        self.network += ",net=169.254.0.0/16,dhcpstart=169.254.0.15,host=169.254.0.2";
+        self.network += &format!(",guestfwd=tcp:169.254.169.254:80-cmd:socat - TCP:127.0.0.1:{host}");
+        self
+    }
+
+    /// A drive with these files, labelled.
+    pub fn labelled(self, file: &Path, label: &str, files: &Path) -> Self {
+        let mut made = Command::new("genisoimage");
+        made.args(["-quiet", "-R", "-V", label, "-o"]).arg(file).arg(files);
+        assert!(made.status().expect("genisoimage runs").success());
+        self.read_only(file, "raw")
     }
 
     /// Lets the machine restart; otherwise a restart ends it.

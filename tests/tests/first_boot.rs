@@ -1,0 +1,221 @@
+//! A machine's first boot and its later ones: what it is told, by whom, and what of it survives.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{
+    Admin, Client, Machine, Metadata, Parts, eventually,
+    machine::image,
+    pods::{config_map, container, documents, pod},
+    registry,
+};
+
+const READY: &str = "rastos: API ready at ";
+const SERIAL: &str = "3f0c9a4e-77f1-4d2b-9";
+const CLUSTER: &str = "6d7c1a52-6f0e-4f0d-9d0c-1d9d4f1c2b3a";
+
+/// What outlives machines: a volume, an administrator's key, a port to be reached by.
+struct Place {
+    dir: TempDir,
+    admin: Admin,
+    port: u16,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("rast-place-").tempdir_in("/tmp").unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+        let place = Self { dir, admin: Admin::new(), port };
+        File::create(place.volume()).unwrap().set_len(2 << 30).unwrap();
+        place
+    }
+
+    fn volume(&self) -> PathBuf {
+        self.dir.path().join("volume")
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "apiVersion: rastos.io/v1alpha1\nkind: MachineConfig\nmetadata: {{name: one}}\nspec:\n  \
+             cluster: {{name: shop, uid: {CLUSTER}}}\n  state: {{serial: {SERIAL}}}\n  enrol: {{keys: [{}]}}\n  \
+             images:\n    mirrors: [{{registry: '{}', endpoint: 'http://10.0.2.100:5000'}}]\n",
+            self.admin.hash,
+            registry()
+        )
+    }
+
+    /// A machine that reads its configuration on the kernel's command line, with the volume and the registry.
+    fn machine(&self) -> Parts {
+        let (_, port) = registry().split_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
+        let word = format!("rastos.config={}", BASE64_STANDARD.encode(self.config()));
+        let parts = Parts::direct(&image(), &word).volume(&self.volume(), SERIAL).memory(512);
+        parts.forward(self.port, 6443).serve(5000, port)
+    }
+
+    /// Waits for the API, and becomes its administrator.
+    fn enrol(&self, machine: &mut Machine) -> Client {
+        let line = machine.says("rastos: CA sha256 ");
+        machine.says(READY);
+        let authority = line.rsplit(' ').next().unwrap();
+        self.client(&self.admin.enrol(self.port, "shop", authority))
+    }
+
+    fn client(&self, kubeconfig: &Path) -> Client {
+        Client::new("kubectl-1.36").arg("--kubeconfig").arg(kubeconfig.to_string_lossy())
+    }
+}
+
+fn ready(kubectl: &Client, name: &str) -> Value {
+    eventually(&format!("{name} is ready"), || {
+        let answer = kubectl.run(&["get", "pod", name, "-o", "json"]);
+        let pod: Value = serde_json::from_str(&answer.out).map_err(|_| answer.err.clone())?;
+        if container(&pod)["ready"] == true { Ok(pod) } else { Err(pod["status"].to_string()) }
+    })
+}
+
+#[test]
+fn from_power_on_to_a_pod_and_back_again() {
+    let place = Place::new();
+    let mut machine = place.machine().start();
+    assert!(machine.says("rastos: configuration: ").contains("machine one, from the kernel command line"));
+    machine.says("rastos: state: /dev/vdb on /var, 2048 MiB");
+    let kubectl = place.enrol(&mut machine);
+
+    let stranger = Admin::new();
+    let (status, refusal) = stranger.ask(place.port);
+    assert_eq!((status.as_str(), refusal["kind"].as_str()), ("403", Some("Status")), "{refusal}");
+
+    kubectl
+        .clone()
+        .input(documents(&[config_map("kept"), pod("probe", "exec sleep 100000")]))
+        .ok(&["apply", "-f", "-"]);
+    let first = ready(&kubectl, "probe");
+    let inside = |script: &str| kubectl.run(&["exec", "probe", "--", "sh", "-c", script]);
+    // Devices are denied by the group's program: v2 has no other way.
+    let opened = inside("mknod /tmp/k c 1 11 && exec 3</tmp/k");
+    assert_ne!(opened.code, 0, "{}", opened.out);
+    assert!(opened.err.to_lowercase().contains("not permitted"), "{}", opened.err);
+    assert_eq!(inside("exec 3</dev/null").code, 0);
+    // The metadata service is not for pods.
+    assert_ne!(inside("wget -T 5 -q -O - http://169.254.169.254/").code, 0);
+    let limits = inside("cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory.max");
+    assert_eq!(limits.code, 0, "cgroup v2 is seen: {}", limits.err);
+
+    machine.press_power();
+    machine.says("rastos: the power button was pressed");
+    machine.says("rastos: powering off now");
+    machine.ends();
+
+    let mut machine = place.machine().start();
+    machine.says(READY);
+    kubectl.ok(&["get", "configmap", "kept"]);
+    let again = ready(&kubectl, "probe");
+    assert_eq!(first["metadata"]["uid"], again["metadata"]["uid"]);
+    assert_ne!(container(&first)["containerID"], container(&again)["containerID"]);
+}
+
+#[test]
+fn a_killed_machine_has_lost_nothing_it_said_yes_to() {
+    let place = Place::new();
+    let mut machine = place.machine().start();
+    let kubectl = place.enrol(&mut machine);
+    kubectl.clone().input(documents(&[pod("probe", "exec sleep 100000")])).ok(&["apply", "-f", "-"]);
+    ready(&kubectl, "probe");
+    let mut kept: Vec<String> = Vec::new();
+    // Of each round another number of writes is acknowledged before the plug is pulled, and one is under way.
+    for (round, writes) in [1, 4, 2].into_iter().enumerate() {
+        for n in 0..writes {
+            let name = format!("map-{round}-{n}");
+            kubectl.clone().input(config_map(&name).to_string()).ok(&["apply", "-f", "-"]);
+            kept.push(name);
+        }
+        let under_way = kubectl.clone().input(config_map(&format!("lost-{round}")).to_string());
+        let writer = std::thread::spawn(move || under_way.run(&["apply", "--request-timeout=5s", "-f", "-"]).code);
+        machine.kill();
+        let _either = writer.join();
+        machine = place.machine().start();
+        machine.says(READY);
+        let maps = kubectl.ok(&["get", "configmaps", "-o", "name"]);
+        for name in &kept {
+            assert!(maps.contains(&format!("configmap/{name}\n")), "{name} is gone: {maps}");
+        }
+        ready(&kubectl, "probe");
+    }
+}
+
+#[test]
+fn another_cluster_s_volume_is_left_alone() {
+    let place = Place::new();
+    let mut machine = place.machine().start();
+    machine.says("rastos: state: /dev/vdb on /var");
+    machine.says(READY);
+    machine.kill();
+    let theirs = place.config().replace(CLUSTER, "00000000-0000-4000-8000-000000000000");
+    let word = format!("rastos.config={}", BASE64_STANDARD.encode(theirs));
+    let mut machine = Parts::direct(&image(), &word).volume(&place.volume(), SERIAL).start();
+    assert!(machine.says("rastos: state: ").contains(&format!("is the state of cluster shop ({CLUSTER})")));
+    machine.kill();
+    // Nor is any other disk taken than the one that was named.
+    let word = format!("rastos.config={}", BASE64_STANDARD.encode(place.config()));
+    let mut machine = Parts::direct(&image(), &word).volume(&place.volume(), "another").start();
+    assert!(machine.says("rastos: state: ").contains("waiting for the disk with serial"));
+}
+
+#[test]
+fn wrong_user_data_may_be_put_right() {
+    let place = Place::new();
+    let cloud = Metadata::start();
+    cloud.set("meta_data.json", r#"{"uuid": "u", "hostname": "one.novalocal", "meta": {}}"#);
+    cloud.set("user_data", place.config().replace("serial", "seriel"));
+    let mut machine = Parts::direct(&image(), "").volume(&place.volume(), SERIAL).metadata(cloud.port());
+    machine = machine.forward(place.port, 6443).memory(512);
+    let mut machine = machine.start();
+    let said = machine.says("rastos: configuration: metadata service: ");
+    assert!(said.contains("line 6: spec.state.seriel: unknown field `seriel`"), "{said}");
+    cloud.set("user_data", place.config());
+    machine.says("rastos: configuration: machine one, from the metadata service");
+    let authority = machine.says("rastos: CA sha256 ");
+    machine.says(READY);
+    let authority = authority.rsplit(' ').next().unwrap().to_owned();
+    eventually("the fingerprint is with the cloud", || match cloud.posted().first() {
+        Some(word) if *word == format!("rastos-ca-sha256:{authority}") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+
+    // A key that is announced later, by server metadata.
+    let late = Admin::new();
+    assert_eq!(late.ask(place.port).0, "403");
+    cloud.set("meta_data.json", format!(r#"{{"uuid": "u", "meta": {{"rastos-enrol": "{}"}}}}"#, late.hash));
+    eventually("the key is admitted", || match late.ask(place.port).0.as_str() {
+        "200" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+}
+
+#[test]
+fn a_config_drive_says_it_all() {
+    let place = Place::new();
+    let files = place.dir.path().join("files/openstack/latest");
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("user_data"), place.config()).unwrap();
+    fs::write(files.join("meta_data.json"), r#"{"uuid": "u", "hostname": "one"}"#).unwrap();
+    fs::write(
+        files.join("network_data.json"),
+        r#"{"links": [{"id": "tap", "type": "ovs", "ethernet_mac_address": "52:54:00:12:34:56", "mtu": 1400}],
+            "networks": [{"id": "n", "type": "ipv4", "link": "tap", "ip_address": "10.0.2.77",
+                          "netmask": "255.255.255.0", "routes": []}]}"#,
+    )
+    .unwrap();
+    let drive = place.dir.path().join("drive");
+    let parts = Parts::direct(&image(), "").volume(&place.volume(), SERIAL).memory(512);
+    let mut machine = parts.labelled(&drive, "config-2", &place.dir.path().join("files")).start();
+    machine.says("rastos: network: eth0 10.0.2.77/24 MTU 1400 (fixed)");
+    machine.says("rastos: configuration: machine one, from the config drive");
+    machine.says("rastos: API ready at https://10.0.2.77:6443");
+}
