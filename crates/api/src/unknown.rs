@@ -8,15 +8,20 @@ impl Kind {
     /// The fields of an object as it was sent that are not in it as it was decoded: nothing knows them. A null
     /// stands for "not given" and is not counted.
     pub fn unknown_fields(&self, original: &Value, decoded: &Value) -> Vec<Path> {
-        let mut unknown = Vec::new();
-        for (key, value) in original.as_object().into_iter().flatten() {
-            // The type's own name is not part of it.
-            if key != "apiVersion" && key != "kind" {
-                compare(value, decoded.get(key), Path::root().field(key), &mut unknown);
-            }
-        }
-        unknown
+        fields(original, decoded)
     }
+}
+
+/// The same, for what is no registered kind.
+pub(crate) fn fields(original: &Value, decoded: &Value) -> Vec<Path> {
+    let mut unknown = Vec::new();
+    for (key, value) in original.as_object().into_iter().flatten() {
+        // The type's own name is not part of it.
+        if key != "apiVersion" && key != "kind" {
+            compare(value, decoded.get(key), Path::root().field(key), &mut unknown);
+        }
+    }
+    unknown
 }
 
 fn compare(original: &Value, decoded: Option<&Value>, at: Path, unknown: &mut Vec<Path>) {

@@ -61,6 +61,7 @@ enum Verb {
     Run(verbs::run::Run),
     Os(verbs::os::Os),
     Why(verbs::why::Why),
+    Cloud(verbs::cloud::Cloud),
     Completion(verbs::completion::Completion),
 }
 
@@ -92,6 +93,7 @@ impl Cli {
             Verb::Run(verb) => wait(verb.run(&context)),
             Verb::Why(verb) => wait(verb.run(&context)),
             Verb::Os(verb) => verb.run(),
+            Verb::Cloud(verb) => wait(verb.run(&context)),
             Verb::Completion(verb) => verb.run(),
         }
     }

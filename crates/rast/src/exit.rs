@@ -41,10 +41,13 @@ impl Exit {
     pub fn of(error: &anyhow::Error) -> Self {
         error
             .chain()
-            .find_map(|cause| match (cause.downcast_ref::<Failure>(), cause.downcast_ref::<kube::Error>()) {
-                (Some(failure), _) => Some(failure.exit),
-                (_, Some(kube::Error::Api(status))) => Some(Self::of_status(status.code)),
-                _ => None,
+            .find_map(|cause| {
+                let cloud = || Some(Self::of_status(cause.downcast_ref::<cloud::Error>()?.status()?));
+                match (cause.downcast_ref::<Failure>(), cause.downcast_ref::<kube::Error>()) {
+                    (Some(failure), _) => Some(failure.exit),
+                    (_, Some(kube::Error::Api(status))) => Some(Self::of_status(status.code)),
+                    _ => cloud(),
+                }
             })
             .unwrap_or(Self::Failed)
     }

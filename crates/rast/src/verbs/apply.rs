@@ -34,7 +34,7 @@ impl Apply {
         let cluster = Cluster::connect(context).await?;
         let mut failed = None;
         for object in &objects {
-            match self.apply(&cluster, object).await {
+            match one(&cluster, object, self.dry_run).await {
                 Ok((at, change)) => output::line(format!("{at} {change}"))?,
                 Err(error) => {
                     let error = object.point(error);
@@ -46,14 +46,15 @@ impl Apply {
         }
         failed.map_or(Ok(()), Err)
     }
+}
 
-    async fn apply(&self, cluster: &Cluster, object: &Object) -> Result<(Address, &'static str)> {
-        let at = Address::of(cluster, object)?;
-        let query = Query::default().maybe("dryRun", self.dry_run.then_some("All"));
-        let before = current(cluster, &at).await?;
-        let after = cluster.apply(&at.path(), &object.value, query).await?;
-        Ok((at, change(before.as_ref(), &after)))
-    }
+/// Applies one object; where it is and what that changed.
+pub async fn one(cluster: &Cluster, object: &Object, dry_run: bool) -> Result<(Address, &'static str)> {
+    let at = Address::of(cluster, object)?;
+    let query = Query::default().maybe("dryRun", dry_run.then_some("All"));
+    let before = current(cluster, &at).await?;
+    let after = cluster.apply(&at.path(), &object.value, query).await?;
+    Ok((at, change(before.as_ref(), &after)))
 }
 
 /// The object as it stands; `None` when there is none.

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 pub mod apply;
+pub mod cloud;
 pub mod cni;
 pub mod completion;
 pub mod delete;

@@ -91,7 +91,12 @@ impl Rollout {
 }
 
 async fn status(cluster: &Cluster, word: &str, timeout: u64) -> Result<()> {
-    let at = deployment(cluster, word)?;
+    rolled_out(cluster, &deployment(cluster, word)?, Duration::from_secs(timeout)).await
+}
+
+/// Waits until a Deployment's newest version runs.
+pub async fn rolled_out(cluster: &Cluster, at: &Address, limit: Duration) -> Result<()> {
+    let word = at.to_string();
     let mut said = String::new();
     let done = |object: Option<&Value>| {
         let deployment = object.ok_or_else(|| Failure::new(Exit::NotFound, format!("{word} does not exist")))?;
@@ -108,7 +113,7 @@ async fn status(cluster: &Cluster, word: &str, timeout: u64) -> Result<()> {
         }
     };
     let told = |_: Option<&Value>| format!("{word} is not rolled out; ask `rast why {word}`");
-    until(cluster, &at, Duration::from_secs(timeout), done, told).await?;
+    until(cluster, at, limit, done, told).await?;
     output::line(format!("{word} successfully rolled out"))
 }
 

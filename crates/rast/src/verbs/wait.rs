@@ -80,6 +80,13 @@ pub async fn node_ready(client: kube::Client, name: &str, limit: Duration) -> Re
     until(&cluster, &at, limit, holds, |_| format!("{at} is not ready")).await
 }
 
+/// Waits until a pod is ready.
+pub async fn pod_ready(cluster: &Cluster, at: &Address, limit: Duration) -> Result<()> {
+    let ready = Wanted::Condition { kind: "Ready".into(), status: "True".into() };
+    let holds = |object: Option<&Value>| object.map_or(Ok(false), |_| met(&ready, object, at));
+    until(cluster, at, limit, holds, |_| format!("{at} is not ready; ask `rast why {at}`")).await
+}
+
 fn parse(text: &str) -> Result<Wanted> {
     let words: Vec<&str> = text.splitn(3, '=').collect();
     match words.as_slice() {

@@ -1,0 +1,179 @@
+//! Taking a cluster away, completely, from its name alone. What carries the cluster's marks goes; nothing else does.
+//! The first stack, in which the cluster's file stands, goes last: until then every run can go on from it.
+
+use crate::{
+    Error, Inventory, Mark, Service, Session, glance, heat, inventory,
+    seen::{self, Made},
+    up::{Failed, Progress, UpError, Which, explain, free, wait},
+};
+
+use crate::up::Report;
+
+/// What is left of a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Left {
+    /// The stack that outlives machines.
+    pub state: Option<Made>,
+    /// The stack of all else.
+    pub machines: Option<Made>,
+    /// What the project holds.
+    pub inventory: Inventory,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete a stack, or wait until it has gone.
+    Delete(Which),
+    /// It cannot be deleted: say why, and stop.
+    Explain(Which),
+    /// Delete an object that lies outside the stacks.
+    Remove {
+        /// What it is, as the inventory names it.
+        kind: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// Take these clusters' claims on images back.
+    Release(Mark),
+    /// Nothing is left.
+    Done,
+}
+
+/// How often this run has begun to delete each stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tries {
+    machines: u32,
+    state: u32,
+}
+
+/// Dependencies that a delete meets once (a port still in use) are gone the second time.
+const TRIES: u32 = 3;
+
+/// Kinds that are removed one by one when they lie outside the stacks, in this order.
+const REMOVABLE: [(&str, Service, &str); 7] = [
+    ("load balancer", Service::LoadBalancer, "/lbaas/loadbalancers/ID?cascade=true"),
+    ("server", Service::Compute, "/servers/ID"),
+    ("floating IP", Service::Network, "/floatingips/ID"),
+    ("port", Service::Network, "/ports/ID"),
+    ("security group", Service::Network, "/security-groups/ID"),
+    ("volume snapshot", Service::BlockStorage, "/snapshots/ID"),
+    ("volume", Service::BlockStorage, "/volumes/ID"),
+];
+
+/// What is next.
+pub fn next(name: &str, left: &Left, keep_state: bool, tries: Tries) -> Step {
+    let ours = |made: &&Made| made.stack.mark().is_some_and(|m| m.name == name);
+    if let Some(made) = left.machines.as_ref().filter(ours) {
+        return delete(Which::Machines, made, tries.machines);
+    }
+    let state = left.state.as_ref().filter(ours);
+    // With the stack there, its uid says which objects are meant; without it, all that bear the name are left-overs.
+    let uid = state.and_then(|m| m.stack.mark()).map(|m| m.uid);
+    let meant = |item: &&inventory::Item| match &uid {
+        Some(uid) => item.uids.contains(uid),
+        None => item.clusters.iter().any(|c| c == name),
+    };
+    let held = |id: &str| state.is_some_and(|m| m.resources.iter().any(|r| r.object == id));
+    for (kind, _, _) in REMOVABLE {
+        let orphan =
+            left.inventory.items.iter().filter(meant).find(|i| i.kind == kind && !held(&i.id) && !is_clouds(i));
+        if let Some(item) = orphan {
+            return Step::Remove { kind, id: item.id.clone() };
+        }
+    }
+    if keep_state && state.is_some() {
+        return Step::Done;
+    }
+    let claimed = left.inventory.items.iter().filter(meant).find(|i| i.kind == "image");
+    if let Some(image) = claimed {
+        let at = image.clusters.len().min(image.uids.len());
+        let uid = uid.clone().or_else(|| image.uids[..at].first().cloned()).unwrap_or_default();
+        return Step::Release(Mark { name: name.to_owned(), uid });
+    }
+    match state {
+        Some(made) => delete(Which::State, made, tries.state),
+        None => Step::Done,
+    }
+}
+
+fn delete(which: Which, made: &Made, tries: u32) -> Step {
+    match made.stack.status == "DELETE_FAILED" && tries >= TRIES {
+        true => Step::Explain(which),
+        false => Step::Delete(which),
+    }
+}
+
+/// Ports that the cloud makes and takes away itself.
+fn is_clouds(item: &inventory::Item) -> bool {
+    item.kind == "port" && item.name.starts_with("network:")
+}
+
+/// Looks at what is left.
+pub async fn look(session: &Session, name: &str) -> Result<Left, Error> {
+    let stacks =
+        futures::future::try_join(seen::made(session, Mark::state_stack(name)), seen::made(session, Mark::stack(name)));
+    let ((state, machines), inventory) = futures::future::try_join(stacks, inventory::read(session)).await?;
+    Ok(Left { state, machines, inventory })
+}
+
+/// Takes a cluster away.
+pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Report) -> Result<(), UpError> {
+    let mut tries = Tries::default();
+    let mut removed: Option<Step> = None;
+    loop {
+        let left = look(session, name).await?;
+        let step = next(name, &left, keep_state, tries);
+        let made = |which| match which {
+            Which::State => left.state.clone().unwrap_or_default(),
+            Which::Machines => left.machines.clone().unwrap_or_default(),
+        };
+        match step.clone() {
+            Step::Delete(which) => {
+                let made = made(which);
+                if which == Which::State
+                    && let Some(volume) = made.object("state")
+                {
+                    free(session, volume).await?;
+                }
+                if made.stack.status != "DELETE_IN_PROGRESS" {
+                    report(Progress::Doing(format!("deleting stack {}", made.stack.name)));
+                    match which {
+                        Which::State => tries.state += 1,
+                        Which::Machines => tries.machines += 1,
+                    }
+                    heat::delete(session, &made.stack).await?;
+                }
+                wait(session, &made.stack.name, report).await?;
+            }
+            Step::Explain(which) => {
+                let failed: Failed = explain(session, &made(which)).await?;
+                return Err(UpError::Failed(failed));
+            }
+            Step::Remove { kind, id } => {
+                if removed.as_ref() != Some(&step) {
+                    report(Progress::Doing(format!("deleting {kind} {id}")));
+                    remove(session, kind, &id).await?;
+                    removed = Some(step);
+                } else {
+                    // It was accepted and takes its time.
+                    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                }
+            }
+            Step::Release(mark) => {
+                report(Progress::Doing("releasing the image".into()));
+                glance::release(session, &mark).await?;
+            }
+            Step::Done => return Ok(()),
+        }
+    }
+}
+
+async fn remove(session: &Session, kind: &str, id: &str) -> Result<(), Error> {
+    let Some((_, service, path)) = REMOVABLE.iter().find(|(k, _, _)| *k == kind) else { return Ok(()) };
+    session.delete(*service, path.replace("ID", id), &format!("delete {kind} {id}")).await
+}
+
+#[cfg(test)]
+#[path = "down/tests.rs"]
+mod tests;

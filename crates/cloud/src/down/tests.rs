@@ -1,0 +1,74 @@
+use super::*;
+use crate::{heat::Stack, inventory::Item, plan::tests::with_cluster};
+
+fn left() -> Left {
+    let seen = with_cluster(&api::rastos::Cluster::named("demo"));
+    Left { state: seen.state, machines: seen.machines, inventory: Inventory::default() }
+}
+
+fn item(kind: &'static str, id: &str, name: &str, uid: &str) -> Item {
+    Item { kind, id: id.into(), name: id.into(), status: None, clusters: vec![name.into()], uids: vec![uid.into()] }
+}
+
+#[test]
+fn machines_go_first_and_the_journal_last() {
+    let mut left = left();
+    left.inventory.items = vec![
+        item("volume", "vol", "demo", "u"),
+        item("image", "i", "demo", "u"),
+        item("load balancer", "lb", "demo", "u"),
+        item("volume", "other", "demo", "another-uid"),
+        item("volume", "theirs", "else", "v"),
+    ];
+    let mut steps = Vec::new();
+    for _ in 0..10 {
+        let step = next("demo", &left, false, Tries::default());
+        match &step {
+            Step::Delete(Which::Machines) => left.machines = None,
+            Step::Delete(Which::State) => {
+                (left.state, left.inventory.items) = (None, left.inventory.items.split_off(3))
+            }
+            Step::Remove { id, .. } => left.inventory.items.retain(|i| i.id != *id),
+            Step::Release(_) => left.inventory.items.retain(|i| i.kind != "image"),
+            Step::Explain(_) | Step::Done => {}
+        }
+        if step == Step::Done {
+            break;
+        }
+        steps.push(step);
+    }
+    let remove = |kind, id: &str| Step::Remove { kind, id: id.into() };
+    assert_eq!(
+        steps[..4],
+        [
+            Step::Delete(Which::Machines),
+            remove("load balancer", "lb"),
+            Step::Release(Mark { name: "demo".into(), uid: "u".into() }),
+            Step::Delete(Which::State),
+        ]
+    );
+}
+
+#[test]
+fn state_that_is_kept_keeps_its_image_too() {
+    let mut left = left();
+    left.machines = None;
+    left.inventory.items = vec![item("volume", "vol", "demo", "u"), item("image", "i", "demo", "u")];
+    assert_eq!(next("demo", &left, true, Tries::default()), Step::Done);
+}
+
+#[test]
+fn what_rastos_did_not_make_stays() {
+    let stack = Stack { name: "rastos-demo".into(), status: "CREATE_COMPLETE".into(), ..Stack::default() };
+    let left = Left { machines: Some(Made { stack, resources: Vec::new() }), ..Left::default() };
+    assert_eq!(next("demo", &left, false, Tries::default()), Step::Done);
+}
+
+#[test]
+fn a_delete_that_fails_is_tried_again_and_then_explained() {
+    let mut left = left();
+    left.machines.as_mut().unwrap().stack.status = "DELETE_FAILED".into();
+    assert_eq!(next("demo", &left, false, Tries::default()), Step::Delete(Which::Machines));
+    let tries = Tries { machines: TRIES, state: 0 };
+    assert_eq!(next("demo", &left, false, tries), Step::Explain(Which::Machines));
+}

@@ -1,0 +1,160 @@
+//! Making a cluster, or making it whole again. One pure function says what is next; the effect is done, the project
+//! is looked at again, until nothing is left to do. Whatever ends this at any moment, the next run goes on from what
+//! it sees.
+
+mod act;
+
+pub use act::{Failed, Progress, Ready, Report, UpError, run};
+pub(crate) use act::{explain, free, wait};
+
+use api::rastos::Cluster;
+
+use crate::{
+    Mark, glance,
+    heat::Wanted,
+    plan::{Choices, ImageChoice, LocalImage},
+    repair,
+    seen::{Made, Seen, Server},
+    template::{self, Birth, Machine, State},
+};
+
+/// What a run is after.
+#[derive(Clone, Debug)]
+pub struct Aim<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Its marks.
+    pub mark: &'a Mark,
+    /// What was chosen for it.
+    pub choices: &'a Choices,
+    /// The hash of our key.
+    pub enrol: &'a str,
+}
+
+/// What this run has done: a failure that was there before it is a reason to try, one after it a reason to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// It has begun to make or change the first stack.
+    pub state: bool,
+    /// And the second.
+    pub machines: bool,
+}
+
+/// The two stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// What outlives machines.
+    State,
+    /// All else.
+    Machines,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Begin to make a stack.
+    Create(Which, Wanted),
+    /// Mark these resources as gone and begin to make the stack as wanted.
+    Update(Which, Wanted, Vec<String>),
+    /// Wait until Heat has finished.
+    Wait(Which),
+    /// A stack failed: find out why, and stop.
+    Explain(Which),
+    /// Upload the image.
+    Upload(LocalImage),
+    /// Note on the image that this cluster uses it.
+    Claim(String),
+    /// Stop and delete a server, and free its volume; the stack's next update makes another.
+    Retire(String),
+    /// Start a server that is stopped.
+    Start(String),
+    /// Nothing is left.
+    Done {
+        /// The first machine's server.
+        server: String,
+        /// The floating IP.
+        address: String,
+    },
+}
+
+/// What is next.
+pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
+    let state = template::state(aim.cluster, aim.mark, &aim.choices.networks);
+    if let Some(step) = stack(Which::State, seen.state.as_ref(), state, seen, tried.state) {
+        return step;
+    }
+    let image = match &aim.choices.image {
+        ImageChoice::Upload(local) => return Step::Upload(local.clone()),
+        ImageChoice::Present { id, .. } => id.clone(),
+        ImageChoice::Missing => String::new(),
+    };
+    let ours = seen.images.iter().find(|i| i.id == image && glance::is_ours(i, seen));
+    if ours.is_some_and(|i| !i.tags.contains(&aim.mark.image_tag())) {
+        return Step::Claim(image);
+    }
+    let wanted = machines(aim, seen, &image);
+    if let Some(made) = seen.machines.as_ref().filter(|m| !m.stack.is_busy() && !m.stack.is_going())
+        && !(made.stack.has_failed() && tried.machines)
+        && let Some(server) = retired(aim, made, seen)
+    {
+        return Step::Retire(server);
+    }
+    if let Some(step) = stack(Which::Machines, seen.machines.as_ref(), wanted, seen, tried.machines) {
+        return step;
+    }
+    match living(seen) {
+        Some(server) if server.status == "SHUTOFF" => Step::Start(server.id.clone()),
+        server => Step::Done {
+            server: server.map(|s| s.id.clone()).unwrap_or_default(),
+            address: seen.state.as_ref().and_then(|m| m.stack.output("address")).unwrap_or_default().to_owned(),
+        },
+    }
+}
+
+/// What a stack needs; `None` when it is as wanted.
+fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: bool) -> Option<Step> {
+    let Some(made) = made else { return Some(Step::Create(which, wanted)) };
+    if made.stack.is_busy() {
+        return Some(Step::Wait(which));
+    }
+    if made.stack.has_failed() && (tried || made.stack.is_going()) {
+        return Some(Step::Explain(which));
+    }
+    let gone = repair::gone(made, seen);
+    let as_wanted = gone.is_empty() && made.stack.has_tags(&wanted.tags) && !made.stack.has_failed();
+    (!as_wanted).then_some(Step::Update(which, wanted, gone))
+}
+
+fn machines(aim: &Aim, seen: &Seen, image: &str) -> Wanted {
+    let state = seen.state.as_ref().map(|m| &m.stack);
+    let output = |key: &str| state.and_then(|s| s.output(key)).unwrap_or_default().to_owned();
+    let birth = match living(seen) {
+        Some(_) => None,
+        None => Some(Birth { image: image.to_owned(), enrol: aim.enrol.to_owned() }),
+    };
+    let machine = Machine {
+        name: template::machine_name(aim.cluster.name(), 0),
+        flavor: aim.choices.flavor.as_ref().map(|f| f.id.clone()).unwrap_or_default(),
+        birth,
+    };
+    let state = State { volume: output("volume"), address: output("address_id") };
+    template::machines(aim.cluster, aim.mark, &aim.choices.networks, &state, &[machine])
+}
+
+/// The first machine's server, if it lives.
+fn living(seen: &Seen) -> Option<&Server> {
+    let id = seen.machines.as_ref()?.object("server_0")?;
+    seen.servers.iter().find(|s| s.id == id && s.lives())
+}
+
+/// The server that must go before another takes its port and its volume: Heat would make the new one first.
+fn retired(aim: &Aim, made: &Made, seen: &Seen) -> Option<String> {
+    let id = made.object("server_0")?;
+    let server = seen.servers.iter().find(|s| s.id == id)?;
+    let goes = !server.lives() || template::moved(aim.cluster, made) || repair::is_cut_off(made, seen);
+    goes.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+#[path = "up/tests.rs"]
+mod tests;

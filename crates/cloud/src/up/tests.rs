@@ -1,0 +1,115 @@
+use super::*;
+use crate::plan::{
+    self,
+    tests::{empty_project, with_cluster},
+};
+
+fn step(cluster: &Cluster, seen: &Seen, tried: Tried) -> Step {
+    let mark = seen.mark().unwrap_or(Mark { name: cluster.name().into(), uid: "u".into() });
+    let plan = plan::plan(cluster, None, seen);
+    next(&Aim { cluster, mark: &mark, choices: &plan.choices, enrol: "k" }, seen, tried)
+}
+
+fn demo() -> (Cluster, Seen) {
+    let cluster = Cluster::named("demo");
+    let seen = with_cluster(&cluster);
+    (cluster, seen)
+}
+
+fn status(made: &mut Option<Made>, status: &str) {
+    made.as_mut().unwrap().stack.status = status.into();
+}
+
+const NEVER: Tried = Tried { state: false, machines: false };
+const BOTH: Tried = Tried { state: true, machines: true };
+
+#[test]
+fn the_journal_comes_first() {
+    let cluster = Cluster::named("demo");
+    let mut seen = empty_project();
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Create(Which::State, _)));
+    let whole = with_cluster(&cluster);
+    (seen.state, seen.others, seen.addresses) = (whole.state, whole.others, whole.addresses);
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Create(Which::Machines, _)));
+}
+
+#[test]
+fn a_whole_cluster_needs_nothing() {
+    let (cluster, seen) = demo();
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Done { server: "srv".into(), address: "172.24.4.9".into() });
+}
+
+#[test]
+fn work_of_others_is_waited_for_and_failures_are_tried_once() {
+    let (cluster, mut seen) = demo();
+    status(&mut seen.machines, "UPDATE_IN_PROGRESS");
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Wait(Which::Machines));
+    status(&mut seen.machines, "CREATE_FAILED");
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Update(Which::Machines, ..)));
+    assert_eq!(step(&cluster, &seen, BOTH), Step::Explain(Which::Machines));
+    status(&mut seen.state, "UPDATE_FAILED");
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Update(Which::State, ..)));
+    assert_eq!(step(&cluster, &seen, BOTH), Step::Explain(Which::State));
+}
+
+#[test]
+fn what_was_removed_is_made_again() {
+    let (cluster, whole) = demo();
+    let gone = |change: fn(&mut Seen)| {
+        let mut seen = whole.clone();
+        change(&mut seen);
+        match step(&cluster, &seen, NEVER) {
+            Step::Update(_, wanted, gone) => (gone, wanted.parameters.contains_key("machine_0_image")),
+            other => panic!("{other:?}"),
+        }
+    };
+    // A new server is told what it is made of; a living one keeps what it was told.
+    assert_eq!(gone(|s| s.servers.clear()), (vec!["server_0".into()], true));
+    assert_eq!(gone(|s| s.addresses[0].port = None), (vec!["association".into()], false));
+    assert_eq!(gone(|s| s.addresses.clear()), (vec!["address".into()], false));
+    assert_eq!(gone(|s| drop(s.others.remove("sg"))), (vec!["security_group".into()], false));
+    assert_eq!(gone(|s| s.ports.retain(|p| p.id != "rtr-port")), (vec!["router_interface".into()], false));
+}
+
+#[test]
+fn a_server_goes_before_another_takes_its_volume() {
+    let (cluster, whole) = demo();
+    let mut seen = whole.clone();
+    seen.servers[0].status = "ERROR".into();
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Retire("srv".into()));
+    let mut seen = whole.clone();
+    seen.ports.retain(|p| p.id != "port");
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Retire("srv".into()));
+    let mut moved = cluster.clone();
+    moved.spec.zone = Some("nova".into());
+    seen = whole;
+    seen.state.as_mut().unwrap().stack.tags =
+        template::state(&moved, &seen.mark().unwrap(), &plan::plan(&moved, None, &seen).choices.networks).tags;
+    assert_eq!(step(&moved, &seen, NEVER), Step::Retire("srv".into()));
+}
+
+#[test]
+fn what_cannot_be_seen_counts_as_there() {
+    let (cluster, mut seen) = demo();
+    seen.servers.clear();
+    seen.lacking.push((crate::Service::Compute, "503".into()));
+    let made = seen.machines.clone().unwrap();
+    assert!(repair::gone(&made, &seen).is_empty());
+    let _ = cluster;
+}
+
+#[test]
+fn a_stopped_server_is_started() {
+    let (cluster, mut seen) = demo();
+    seen.servers[0].status = "SHUTOFF".into();
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Start("srv".into()));
+}
+
+#[test]
+fn an_image_of_ours_is_claimed_and_others_are_not() {
+    let (cluster, mut seen) = demo();
+    seen.images[0].owner = "p".into();
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Done { .. }));
+    seen.images[0].tags = vec!["rastos".into()];
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Claim("i1".into()));
+}

@@ -1,0 +1,73 @@
+//! `rast cloud`: a cluster of its own in an OpenStack project, a file for each verb.
+
+mod down;
+mod file;
+mod inventory;
+mod keep;
+mod kubeconfig;
+mod plan;
+mod status;
+mod template;
+mod trust;
+mod up;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use cloud::{Config, Environment, Session};
+
+use crate::cli::Context;
+
+/// Make, see and remove a cluster in an OpenStack project
+#[derive(Args)]
+pub struct Cloud {
+    /// The cloud, as clouds.yaml names it
+    #[arg(long, global = true, value_name = "NAME")]
+    os_cloud: Option<String>,
+    /// The region
+    #[arg(long, global = true, value_name = "NAME")]
+    os_region: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Plan(plan::Plan),
+    Up(up::Up),
+    Status(status::Status),
+    Down(down::Down),
+    Kubeconfig(kubeconfig::Kubeconfig),
+    Inventory(inventory::Inventory),
+    Template(template::Template),
+}
+
+/// Which cloud.
+pub struct Which {
+    name: Option<String>,
+    region: Option<String>,
+}
+
+impl Which {
+    /// Opens a session.
+    async fn session(&self) -> Result<Session> {
+        let mut config = Config::find(self.name.as_deref(), &Environment::of_process()).map_err(cloud::Error::from)?;
+        config.region = self.region.clone().or(config.region);
+        Ok(Session::open(config).await?)
+    }
+}
+
+impl Cloud {
+    /// Runs the verb.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let which = Which { name: self.os_cloud, region: self.os_region };
+        match self.verb {
+            Verb::Plan(verb) => verb.run(&which).await,
+            Verb::Up(verb) => verb.run(context, &which).await,
+            Verb::Status(verb) => verb.run(context, &which).await,
+            Verb::Down(verb) => verb.run(&which).await,
+            Verb::Kubeconfig(verb) => verb.run(context, &which).await,
+            Verb::Inventory(verb) => verb.run(&which).await,
+            Verb::Template(verb) => verb.run(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `rast cloud status`: stack, server, volume, address, API and pods in one view.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use cloud::seen::{self, Made, Seen};
+use serde_json::Value;
+
+use super::{Which, keep, trust};
+use crate::{
+    cli::Context,
+    cluster::{Cluster, Query},
+    exit::{Exit, Failure, words},
+    output,
+};
+
+/// How long the API may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Show a cluster: its stacks, server, volume, address, API, nodes and pods
+#[derive(Args)]
+pub struct Status {
+    /// The cluster's name
+    name: String,
+}
+
+impl Status {
+    /// Runs the verb; fails when a part is missing or not well.
+    pub async fn run(self, context: &Context, which: &Which) -> Result<()> {
+        let session = which.session().await?;
+        let seen = seen::read(&session, &self.name).await?;
+        if seen.mark().is_none() {
+            return Err(
+                Failure::new(Exit::NotFound, format!("there is no cluster {} in this project", self.name)).into()
+            );
+        }
+        let mut rows = objects(&seen);
+        let path = match &context.kubeconfig {
+            Some(path) => path.clone(),
+            None => keep::kubeconfig_path(&self.name)?,
+        };
+        if path.exists() {
+            let within = tokio::time::timeout(PATIENCE, inside(&trust::at(context, &path))).await;
+            match within {
+                Ok(Ok(inner)) => rows.extend(inner),
+                Ok(Err(error)) => rows.push(row("API", "-", false, words(&error))),
+                Err(_) => rows.push(row("API", "-", false, "does not answer".into())),
+            }
+        } else {
+            rows.push(row("API", "-", true, format!("no kubeconfig here: rast cloud kubeconfig {}", self.name)));
+        }
+        let shown: Vec<Vec<String>> = rows.iter().map(|r| r.cells.to_vec()).collect();
+        output::table(&["KIND".into(), "NAME".into(), "STATE".into()], &shown)?;
+        match rows.iter().all(|r| r.well) {
+            true => Ok(()),
+            false => {
+                let message = format!("not everything is well; rast cloud up {} makes it whole", self.name);
+                Err(Failure::new(Exit::Failed, message).into())
+            }
+        }
+    }
+}
+
+struct Row {
+    cells: [String; 3],
+    well: bool,
+}
+
+fn row(kind: &str, name: &str, well: bool, state: String) -> Row {
+    Row { cells: [kind.to_owned(), name.to_owned(), state], well }
+}
+
+/// The cloud's side.
+fn objects(seen: &Seen) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for made in [&seen.state, &seen.machines].into_iter().flatten() {
+        let stack = &made.stack;
+        rows.push(row("stack", &stack.name, !stack.has_failed(), stack.status.clone()));
+    }
+    if seen.machines.is_none() {
+        rows.push(row("stack", "machines", false, "there is none".into()));
+    }
+    let object = |made: &Option<Made>, name: &str| made.as_ref().and_then(|m| m.object(name)).map(str::to_owned);
+    if let Some(id) = object(&seen.machines, "server_0") {
+        let found = seen.servers.iter().find(|s| s.id == id);
+        let (name, state) = found.map_or((id.as_str(), "gone".to_owned()), |s| {
+            let fault = if s.fault.is_empty() { String::new() } else { format!(": {}", s.fault) };
+            (s.name.as_str(), s.status.clone() + &fault)
+        });
+        rows.push(row("server", name, state == "ACTIVE", state.clone()));
+    }
+    if let Some(id) = object(&seen.state, "state") {
+        let state = seen.volumes.iter().find(|v| v.id == id).map_or("gone".to_owned(), |v| v.status.clone());
+        rows.push(row("volume", &id, state == "in-use" || seen.machines.is_none(), state.clone()));
+    }
+    if let Some(id) = object(&seen.state, "address") {
+        let found = seen.addresses.iter().find(|a| a.id == id);
+        let leads = found.is_some_and(|a| a.port.is_some());
+        let state = match found {
+            None => "gone",
+            Some(_) if leads => "leads to the machine",
+            Some(_) => "leads nowhere",
+        };
+        let ip = found.map_or(id.as_str(), |a| a.ip.as_str());
+        rows.push(row("floating IP", ip, leads || seen.machines.is_none(), state.into()));
+    }
+    rows
+}
+
+/// The cluster's side.
+async fn inside(context: &Context) -> Result<Vec<Row>> {
+    let cluster = Cluster::connect(context).await?;
+    let version = cluster.get("/version", Query::default()).await?;
+    let mut rows = vec![row("API", "-", true, format!("answers ({})", text(&version["gitVersion"])))];
+    let nodes = cluster.get("/api/v1/nodes", Query::default()).await?;
+    for node in items(&nodes) {
+        let ready = node["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");
+        let well = ready.is_some_and(|c| c["status"] == "True");
+        let state = if well {
+            "Ready".into()
+        } else {
+            format!("not ready: {}", text(&ready.unwrap_or(&Value::Null)["message"]))
+        };
+        rows.push(row("node", &text(&node["metadata"]["name"]), well, state));
+    }
+    let pods = cluster.get("/api/v1/pods", Query::default()).await?;
+    for pod in items(&pods) {
+        let phase = text(&pod["status"]["phase"]);
+        let name = format!("{}/{}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+        rows.push(row("pod", &name, phase == "Running" || phase == "Succeeded", phase));
+    }
+    Ok(rows)
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

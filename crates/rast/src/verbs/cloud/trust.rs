@@ -1,0 +1,121 @@
+//! Learning whom to trust, and being trusted: from a machine's first word to a kubeconfig.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use cloud::{
+    Session,
+    enrol::{self, Admission},
+    nova,
+    up::Ready,
+};
+
+use super::keep::{self, Keep};
+use crate::{
+    cli::Context,
+    exit::{Exit, Failure},
+};
+
+const POLL: Duration = Duration::from_secs(2);
+const LINES: u32 = 200;
+/// How many of the console's last lines a time-out shows.
+const LAST: usize = 12;
+
+/// Gets a certificate of the cluster, unless there is one, and writes the kubeconfig; its path.
+pub async fn kubeconfig(
+    context: &Context,
+    session: &Session,
+    ready: &Ready,
+    given: Option<&str>,
+    limit: Duration,
+) -> Result<PathBuf> {
+    let path = match &context.kubeconfig {
+        Some(path) => path.clone(),
+        None => keep::kubeconfig_path(&ready.mark.name)?,
+    };
+    let keep = Keep::of(&ready.mark)?;
+    let admission = match keep.admission()? {
+        Some(admission) => admission,
+        None => {
+            let admission = admitted(session, ready, &keep, given, Instant::now() + limit).await?;
+            keep.admit(&admission)?;
+            admission
+        }
+    };
+    keep.kubeconfig(&path, &ready.address, &admission)?;
+    Ok(path)
+}
+
+async fn admitted(
+    session: &Session,
+    ready: &Ready,
+    keep: &Keep,
+    given: Option<&str>,
+    end: Instant,
+) -> Result<Admission> {
+    let key = keep.key()?;
+    nova::admit(session, &ready.server, &key.hash()).await?;
+    let fingerprint = match given {
+        Some(text) => enrol::fingerprint(text)
+            .ok_or_else(|| Failure::new(Exit::Usage, "--ca-fingerprint is 64 hexadecimal digits (SHA-256)"))?,
+        None => fingerprint(session, &ready.server, end).await?,
+    };
+    let address: IpAddr = ready
+        .address
+        .parse()
+        .map_err(|_| Failure::new(Exit::Failed, format!("the floating IP {:?} is no address", ready.address)))?;
+    loop {
+        match enrol::ask(&ready.mark.name, address, &fingerprint, &key).await {
+            Ok(admission) => return Ok(admission),
+            Err(error) if error.passes() && Instant::now() < end => tokio::time::sleep(POLL).await,
+            Err(error) if error.passes() => return Err(late(session, ready, &error.to_string()).await),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The authority's fingerprint by Nova's password slot, or by the console.
+async fn fingerprint(session: &Session, server: &str, end: Instant) -> Result<String> {
+    loop {
+        if let Some(found) = enrol::in_slot(&nova::password(session, server).await?) {
+            return Ok(found);
+        }
+        let console = nova::console(session, server, LINES).await?;
+        if let Some(found) = enrol::on_console(&console) {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            let message = format!(
+                "the machine has not said its authority's fingerprint, neither in Nova's password slot nor on its \
+                 console; rast trusts nobody on first use: read it there and give --ca-fingerprint\n{}",
+                last_lines(&console)
+            );
+            return Err(Failure::new(Exit::TimedOut, message).into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn late(session: &Session, ready: &Ready, why: &str) -> anyhow::Error {
+    let console = nova::console(session, &ready.server, LINES).await.unwrap_or_default();
+    Failure::new(Exit::TimedOut, format!("{why}; the machine's console says\n{}", last_lines(&console))).into()
+}
+
+fn last_lines(console: &str) -> String {
+    let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(LAST)..];
+    last.iter().map(|l| format!("  console | {l}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The context of a cluster's API.
+pub fn at(context: &Context, kubeconfig: &Path) -> Context {
+    Context {
+        host: context.host.clone(),
+        kubeconfig: Some(kubeconfig.to_owned()),
+        namespace: context.namespace.clone(),
+    }
+}
