@@ -12,6 +12,7 @@ pub mod glance;
 pub mod heat;
 pub mod inventory;
 mod mark;
+pub mod neutron;
 pub mod nova;
 pub mod plan;
 mod quota;

@@ -18,7 +18,6 @@ pub fn is_gone(made: &Made, resource: &str, seen: &Seen) -> bool {
         "OS::Nova::Server" => seen.answers(Service::Compute) && !seen.servers.iter().any(|s| &s.id == id && s.lives()),
         "OS::Neutron::Port" => network && !seen.ports.iter().any(|p| &p.id == id),
         "OS::Neutron::FloatingIP" => network && !seen.addresses.iter().any(|a| &a.id == id),
-        "OS::Neutron::FloatingIPAssociation" => network && !is_associated(made, seen),
         "OS::Neutron::RouterInterface" => network && !is_joined(made, seen),
         "OS::Cinder::Volume" => seen.answers(Service::BlockStorage) && !seen.others.contains(id),
         "OS::Neutron::Net" | "OS::Neutron::Subnet" | "OS::Neutron::Router" | "OS::Neutron::SecurityGroup" => {
@@ -33,10 +32,12 @@ pub fn gone(made: &Made, seen: &Seen) -> Vec<String> {
     made.resources.iter().map(|r| r.name.clone()).filter(|name| is_gone(made, name, seen)).collect()
 }
 
-fn is_associated(made: &Made, seen: &Seen) -> bool {
-    let address = made.stack.parameter("address");
-    let found = seen.addresses.iter().find(|a| Some(a.id.as_str()) == address);
-    found.is_some_and(|a| a.port.is_some() && a.port.as_deref() == made.object("port_0"))
+/// The floating IP and the port that it should lead to and does not. Heat must not make this resource again: it would
+/// join the two first and part them afterwards, when it removes the old one.
+pub fn parted(made: &Made, seen: &Seen) -> Option<(String, String)> {
+    let (address, port) = (made.stack.parameter("address")?, made.object("port_0")?);
+    let found = seen.addresses.iter().find(|a| a.id == address)?;
+    (found.port.as_deref() != Some(port)).then(|| (address.to_owned(), port.to_owned()))
 }
 
 fn is_joined(made: &Made, seen: &Seen) -> bool {

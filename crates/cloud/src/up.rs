@@ -34,11 +34,14 @@ pub struct Aim<'a> {
 /// What this run has done: a failure that was there before it is a reason to try, one after it a reason to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tried {
-    /// It has begun to make or change the first stack.
-    pub state: bool,
+    /// How often it has begun to make or change the first stack.
+    pub state: u32,
     /// And the second.
-    pub machines: bool,
+    pub machines: u32,
 }
+
+/// How often one run makes or changes a stack that does not fail and is yet not as wanted.
+const TRIES: u32 = 3;
 
 /// The two stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,13 @@ pub enum Step {
     Claim(String),
     /// Stop and delete a server, and free its volume; the stack's next update makes another.
     Retire(String),
+    /// Let the floating IP lead to the machine's port.
+    Join {
+        /// The floating IP's id.
+        address: String,
+        /// The port's id.
+        port: String,
+    },
     /// Start a server that is stopped.
     Start(String),
     /// Nothing is left.
@@ -94,13 +104,16 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
     }
     let wanted = machines(aim, seen, &image);
     if let Some(made) = seen.machines.as_ref().filter(|m| !m.stack.is_busy() && !m.stack.is_going())
-        && !(made.stack.has_failed() && tried.machines)
+        && !(made.stack.has_failed() && tried.machines > 0)
         && let Some(server) = retired(aim, made, seen)
     {
         return Step::Retire(server);
     }
     if let Some(step) = stack(Which::Machines, seen.machines.as_ref(), wanted, seen, tried.machines) {
         return step;
+    }
+    if let Some((address, port)) = seen.machines.as_ref().and_then(|made| repair::parted(made, seen)) {
+        return Step::Join { address, port };
     }
     match living(seen) {
         Some(server) if server.status == "SHUTOFF" => Step::Start(server.id.clone()),
@@ -112,17 +125,21 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
 }
 
 /// What a stack needs; `None` when it is as wanted.
-fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: bool) -> Option<Step> {
+fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: u32) -> Option<Step> {
     let Some(made) = made else { return Some(Step::Create(which, wanted)) };
     if made.stack.is_busy() {
         return Some(Step::Wait(which));
     }
-    if made.stack.has_failed() && (tried || made.stack.is_going()) {
+    if made.stack.has_failed() && (tried > 0 || made.stack.is_going()) {
         return Some(Step::Explain(which));
     }
     let gone = repair::gone(made, seen);
-    let as_wanted = gone.is_empty() && made.stack.has_tags(&wanted.tags) && !made.stack.has_failed();
-    (!as_wanted).then_some(Step::Update(which, wanted, gone))
+    match gone.is_empty() && made.stack.has_tags(&wanted.tags) && !made.stack.has_failed() {
+        true => None,
+        // Heat says that all is done, and it is not: somebody removes things faster than they are made.
+        false if tried >= TRIES => Some(Step::Explain(which)),
+        false => Some(Step::Update(which, wanted, gone)),
+    }
 }
 
 fn machines(aim: &Aim, seen: &Seen, image: &str) -> Wanted {

@@ -13,7 +13,7 @@ use crate::{
     Error, Mark, Service, Session,
     cause::{self, Cause},
     error::optional,
-    glance, heat, nova,
+    glance, heat, neutron, nova,
     plan::{self, LocalImage, Plan},
     seen::{self, Made},
 };
@@ -185,6 +185,10 @@ pub async fn run(
                 free(session, volume).await?;
                 Ok(())
             }
+            Step::Join { address, port } => {
+                tell(report, "joining the floating IP to the machine".into());
+                neutron::join(session, &address, &port).await
+            }
             Step::Start(server) => {
                 tell(report, format!("starting server {server}"));
                 nova::start(session, &server).await?;
@@ -209,8 +213,8 @@ pub async fn run(
 impl Tried {
     fn note(&mut self, which: Which) {
         match which {
-            Which::State => self.state = true,
-            Which::Machines => self.machines = true,
+            Which::State => self.state += 1,
+            Which::Machines => self.machines += 1,
         }
     }
 }
@@ -255,12 +259,9 @@ pub(crate) async fn explain(session: &Session, made: &Made) -> Result<Failed, Er
         causes.push(cause::explain(resource, server.as_ref(), &console));
     }
     if causes.is_empty() {
-        causes.push(Cause {
-            resource: "stack".into(),
-            why: made.stack.reason.clone(),
-            advice: None,
-            console: Vec::new(),
-        });
+        let reason = &made.stack.reason;
+        let why = if made.stack.has_failed() { reason.clone() } else { format!("{reason}; yet it is not as wanted") };
+        causes.push(Cause { resource: "stack".into(), why, advice: None, console: Vec::new() });
     }
     Ok(Failed { stack: made.stack.name.clone(), status: made.stack.status.clone(), causes })
 }

@@ -20,8 +20,8 @@ fn status(made: &mut Option<Made>, status: &str) {
     made.as_mut().unwrap().stack.status = status.into();
 }
 
-const NEVER: Tried = Tried { state: false, machines: false };
-const BOTH: Tried = Tried { state: true, machines: true };
+const NEVER: Tried = Tried { state: 0, machines: 0 };
+const BOTH: Tried = Tried { state: 1, machines: 1 };
 
 #[test]
 fn the_journal_comes_first() {
@@ -65,7 +65,6 @@ fn what_was_removed_is_made_again() {
     };
     // A new server is told what it is made of; a living one keeps what it was told.
     assert_eq!(gone(|s| s.servers.clear()), (vec!["server_0".into()], true));
-    assert_eq!(gone(|s| s.addresses[0].port = None), (vec!["association".into()], false));
     assert_eq!(gone(|s| s.addresses.clear()), (vec!["address".into()], false));
     assert_eq!(gone(|s| drop(s.others.remove("sg"))), (vec!["security_group".into()], false));
     assert_eq!(gone(|s| s.ports.retain(|p| p.id != "rtr-port")), (vec!["router_interface".into()], false));
@@ -96,6 +95,21 @@ fn what_cannot_be_seen_counts_as_there() {
     let made = seen.machines.clone().unwrap();
     assert!(repair::gone(&made, &seen).is_empty());
     let _ = cluster;
+}
+
+#[test]
+fn an_address_that_leads_elsewhere_is_joined_again_by_hand() {
+    let (cluster, mut seen) = demo();
+    seen.addresses[0].port = None;
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Join { address: "fip".into(), port: "port".into() });
+}
+
+#[test]
+fn what_somebody_keeps_removing_is_not_made_for_ever() {
+    let (cluster, mut seen) = demo();
+    seen.others.remove("sg");
+    let often = Tried { state: 0, machines: TRIES };
+    assert_eq!(step(&cluster, &seen, often), Step::Explain(Which::Machines));
 }
 
 #[test]
