@@ -230,7 +230,9 @@ pub(crate) async fn wait(session: &Session, name: &str, report: &Report) -> Resu
     loop {
         for resource in heat::resources(session, &stack).await? {
             let before = known.insert(resource.name.clone(), resource.status.clone());
-            if before.as_ref() != Some(&resource.status) && resource.status != "INIT_COMPLETE" {
+            // What was so before is no news.
+            let news = before.as_ref().map_or(resource.status.ends_with("_IN_PROGRESS"), |b| *b != resource.status);
+            if news {
                 let (name, status) = (resource.name, resource.status);
                 report(Progress::Resource { stack: stack.name.clone(), name, status });
             }
