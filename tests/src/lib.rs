@@ -2,12 +2,14 @@
 //! the clients that judge it.
 
 mod client;
+mod health;
 pub mod host;
 mod instance;
 pub mod pods;
 mod relay;
 
 pub use client::{Answer, Client};
+pub use health::health_server;
 pub use instance::Instance;
 pub use relay::Relay;
 
