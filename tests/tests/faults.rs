@@ -1,12 +1,6 @@
 //! What may happen to a host at any moment, and what must not come of it.
 
-use std::{
-    io::Write as _,
-    path::PathBuf,
-    process::{Child, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{io::Write as _, path::PathBuf, process::Stdio, thread, time::Duration};
 
 use nix::{
     sys::{
@@ -133,15 +127,24 @@ fn a_reboot_starts_again_what_shall_run_always() {
 #[test]
 fn ctrl_c_at_any_moment_is_made_good_by_the_next_start() {
     let mut instance = Instance::prepared();
-    // At once; when its run directory is there; when the API serves; while pods start.
-    for moment in ["", "run/rastos", "etc/rastos/kubeconfig.yaml"] {
-        let mut child = instance.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rast starts");
+    // At once; when its run directory is there; when it has begun; when the API serves; while pods start.
+    for (moment, signal) in [
+        ("", Signal::SIGINT),
+        ("run/rastos", Signal::SIGTERM),
+        ("run/rastos/settings.json", Signal::SIGTERM),
+        ("etc/rastos/kubeconfig.yaml", Signal::SIGINT),
+    ] {
         let place = instance.root().join(moment);
+        let _from_before = std::fs::remove_file(&place);
+        let mut child = instance.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rast starts");
         eventually("the moment comes", || match place.exists() {
             true => Ok(()),
             false => Err(moment.to_owned()),
         });
-        interrupt(&mut child);
+        kill(Pid::from_raw(child.id() as i32), signal).expect("it runs");
+        let ended = child.wait().expect("it ends");
+        // Before it has begun it may be ended by the signal itself.
+        assert!(ended.success() || !moment.contains('.'), "{ended} at {moment}");
     }
     instance.start();
     let idle = mounts_below(instance.root());
@@ -155,11 +158,6 @@ fn ctrl_c_at_any_moment_is_made_good_by_the_next_start() {
     }
     instance.rast().ok(&["delete", "pod", "--all"]);
     nothing_of_pods_is_left(&instance, &idle);
-}
-
-fn interrupt(child: &mut Child) {
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("it runs");
-    child.wait().expect("it ends");
 }
 
 /// Moments, drawn from a seed.
