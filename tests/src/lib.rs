@@ -7,6 +7,7 @@ pub mod host;
 mod instance;
 pub mod pods;
 mod relay;
+pub mod steps;
 
 pub use client::{Answer, Client};
 pub use health::health_server;
