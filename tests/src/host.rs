@@ -73,6 +73,31 @@ impl Instance {
         }
         fs::remove_dir_all(self.root().join("run")).expect("the run directory goes");
     }
+
+    /// Of pods that are gone no group, link, layer, record or mount stays; `idle` are the instance's own mounts.
+    #[track_caller]
+    pub fn nothing_of_pods_is_left(&self, idle: &[PathBuf]) {
+        let helper = self.helper();
+        eventually("all of the pods goes", || {
+            let mut left: Vec<String> = Vec::new();
+            let groups = cgroups(&helper.instance);
+            left.extend(
+                groups.iter().filter(|g| g.to_string_lossy().contains("/pod")).map(|g| format!("{}", g.display())),
+            );
+            let mounts = mounts_below(self.root());
+            left.extend(mounts.iter().filter(|m| !idle.contains(m)).map(|mount| format!("mount {}", mount.display())));
+            let links = std::process::Command::new("ip").args(["-o", "link"]).output().expect("ip");
+            let links = String::from_utf8_lossy(&links.stdout).into_owned();
+            left.extend(links.lines().filter(|l| l.contains(&format!("{}_", helper.instance))).map(str::to_owned));
+            for dir in
+                ["run/rastos/runtime/containers", "run/rastos/runtime/sandboxes", "var/lib/rastos/images/snapshots"]
+            {
+                let entries = fs::read_dir(self.root().join(dir)).into_iter().flatten().flatten();
+                left.extend(entries.map(|entry| format!("{}", entry.path().display())));
+            }
+            if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+        });
+    }
 }
 
 /// Kills a process and waits until it is gone; a zombie is.

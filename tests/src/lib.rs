@@ -3,15 +3,18 @@
 
 mod admin;
 mod client;
+mod health;
 pub mod host;
 mod instance;
 pub mod machine;
 mod metadata;
 pub mod pods;
 mod relay;
+pub mod steps;
 
 pub use admin::Admin;
 pub use client::{Answer, Client};
+pub use health::health_server;
 pub use instance::Instance;
 pub use machine::{Machine, Parts};
 pub use metadata::Metadata;

@@ -12,7 +12,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt};
 use images::Images;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt, watcher},
@@ -24,15 +24,16 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use volumes::Volumes;
 
 use crate::{
+    admit::{self, Demand},
     adopt::{self, Found},
     config::Config,
     decide::{self, Step},
-    events::Events,
+    events::{self, Events},
     housekeeping, message,
     mounts::Tokens,
     node,
     objects::Objects,
-    observe::{Ended, Observed, Outcome, State},
+    observe::{Ended, Failure, Observed, Outcome, State},
     pod, spec,
 };
 
@@ -57,7 +58,16 @@ pub(crate) struct Inner {
 pub(crate) struct Entry {
     pub want: Arc<Pod>,
     pub seen: Observed,
+    pub demand: Demand,
     pub tokens: Arc<Tokens>,
+}
+
+impl Entry {
+    /// Whether it runs or will; one that is only to be cleaned up after does not.
+    fn takes_room(&self, now: Timestamp) -> bool {
+        let alive = || pod::containers(&self.want).any(|(_, c)| decide::alive(&self.seen, &c.name));
+        !self.seen.absent && (decide::over(&self.want, &self.seen, now).is_none() || alive())
+    }
 }
 
 /// What an agent needs. All of it is shared with others.
@@ -139,7 +149,9 @@ impl Agent {
 
     /// Takes in the whole list: pods seen for the first time are adopted, those missing have gone from the API, and what
     /// the host has of no pod at all is removed.
-    async fn replace(&self, pods: Vec<Pod>) {
+    async fn replace(&self, mut pods: Vec<Pod>) {
+        // Room is given to those that have it, then first come, first served.
+        pods.sort_by_cached_key(|pod| (started(pod).is_none(), pod.metadata.creation_timestamp.clone()));
         let mut found = loop {
             match self.find().await {
                 Ok(found) => break found,
@@ -194,12 +206,30 @@ impl Agent {
                 Some(entry) if version(&pod) >= version(&entry.want) => entry.want = Arc::new(pod),
                 Some(_) => {}
                 None => {
-                    let seen = adopt::observed(&pod, found.unwrap_or_default(), Timestamp::now());
-                    pods.insert(uid.clone(), Entry { want: Arc::new(pod), seen, tokens: Arc::default() });
+                    let mut seen = adopt::observed(&pod, found.unwrap_or_default(), Timestamp::now());
+                    let demand = Demand::of(&pod);
+                    if started(&pod).is_none() {
+                        seen.evicted = self.refusal(demand, &pods);
+                    }
+                    if let Some(Failure { reason, message }) = &seen.evicted {
+                        self.0.events.warning(events::about(&pod, None), reason, message.clone());
+                    }
+                    pods.insert(uid.clone(), Entry { want: Arc::new(pod), seen, demand, tokens: Arc::default() });
                 }
             }
         }
         self.kick(&uid);
+    }
+
+    /// Why there is no room for a pod that nobody has started yet.
+    fn refusal(&self, want: Demand, pods: &HashMap<String, Entry>) -> Option<Failure> {
+        let capacity = self.0.config.capacity;
+        // Most pods ask for nothing and come to a node with places left: no need to look at all others.
+        if want.is_none() && pods.len() < capacity.pods as usize {
+            return None;
+        }
+        let now = Timestamp::now();
+        admit::refusal(want, capacity, pods.values().filter(|e| e.takes_room(now)).map(|e| e.demand))
     }
 
     fn absent(&self, pod: Pod) {
@@ -423,6 +453,11 @@ fn forgetful(spec: k8s_openapi::api::core::v1::PodSpec) -> k8s_openapi::api::cor
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     api::mutate::forget("io.k8s.api.core.v1.PodSpec", &mut value);
     serde_json::from_value(value).unwrap_or_default()
+}
+
+/// When an agent first took the pod in.
+fn started(pod: &Pod) -> Option<&Time> {
+    pod.status.as_ref()?.start_time.as_ref()
 }
 
 /// Revisions of our API are numbers that only grow.

@@ -9,6 +9,8 @@ pub struct Config {
     pub node_name: String,
     /// Container logs, e.g. `/var/log/pods`.
     pub logs: PathBuf,
+    /// Where `Localhost` seccomp profiles lie, e.g. `/etc/rastos/seccomp`.
+    pub seccomp: PathBuf,
     /// The node's addresses, the primary one first.
     pub addresses: Vec<IpAddr>,
     /// What the node has.

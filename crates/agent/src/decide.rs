@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 
 use crate::{
-    observe::{Observed, Seen, Stage, State, Trouble, doubling},
+    observe::{Failure, Observed, Seen, Stage, State, Trouble, doubling},
     pod::{self, ProbeKind, Restart, Role},
     status,
 };
@@ -95,8 +95,8 @@ pub struct Plan {
 pub enum Over {
     /// Deleted in the API, with grace or without.
     Deleted,
-    /// The node wants it gone, for this reason.
-    Evicted(String),
+    /// The node does not take it or wants it gone, for this reason.
+    Evicted(Failure),
     /// It was active longer than `activeDeadlineSeconds`.
     Deadline,
     /// Its containers have done what they had to, or failed for good.

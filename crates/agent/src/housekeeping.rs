@@ -12,7 +12,9 @@ use volumes::Medium;
 use crate::{
     act::chain,
     agent::{Agent, Scene},
-    events, logs, mounts, pod, spec,
+    events, logs, mounts,
+    observe::Failure,
+    pod, spec,
 };
 
 /// How often local storage is measured and logs are rotated.
@@ -99,7 +101,7 @@ async fn measure(agent: &Agent, scene: &Scene) {
     if let Some(why) = excess(agent, scene).await {
         let evicted = agent.with(scene.uid(), |entry| {
             let first = entry.seen.evicted.is_none() && !entry.seen.cleaned;
-            entry.seen.evicted.get_or_insert_with(|| why.clone());
+            entry.seen.evicted.get_or_insert_with(|| Failure { reason: "Evicted", message: why.clone() });
             first
         });
         if evicted == Some(true) {

@@ -13,6 +13,7 @@
 //! ```
 
 mod act;
+pub mod admit;
 pub mod adopt;
 mod agent;
 pub mod config;

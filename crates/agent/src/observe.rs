@@ -26,8 +26,8 @@ pub struct Observed {
     pub volumes: Stage<()>,
     /// Its containers by name.
     pub containers: BTreeMap<String, Seen>,
-    /// Why the node wants it gone.
-    pub evicted: Option<String>,
+    /// Why the node does not take it, or wants it gone.
+    pub evicted: Option<Failure>,
     /// Effects under way.
     pub doing: BTreeSet<Work>,
     /// The essence of the status last written.
@@ -74,7 +74,7 @@ impl<T> Stage<T> {
     }
 }
 
-/// What went wrong: a reason as `waiting.reason` has it, and a message.
+/// What went wrong: a reason as `waiting.reason` or `status.reason` has it, and a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// CamelCase, e.g. `ErrImagePull`.

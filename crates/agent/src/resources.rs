@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use runtime::Resources;
 
@@ -70,32 +71,45 @@ pub fn container(pod: &Pod, c: &Container, node_memory: u64, pids: Option<i64>) 
     }
 }
 
-/// The limits of the pod as a whole: the sum of its containers', or the largest init container's; none if any has none.
-pub fn sandbox(pod: &Pod, pids: Option<i64>) -> Resources {
-    let sum = |resource: &str, limit: bool| -> Option<i64> {
-        let mut lasting = 0i64;
-        let mut most = 0i64;
-        for (role, c) in pod::containers(pod) {
-            let q = pod::amount(c, resource, limit).or_else(|| pod::amount(c, resource, true))?;
-            let n = if resource == "cpu" { q.millis() } else { q.units() };
-            match role {
-                Role::Init => most = most.max(lasting.saturating_add(n)),
-                Role::Sidecar | Role::Main => lasting = lasting.saturating_add(n),
-            }
+/// What the pod requests of its node.
+pub fn requested(pod: &Pod, resource: &str) -> i64 {
+    let of = |c: &Container| pod::amount(c, resource, false).map_or(0, |q| number(resource, q));
+    sum(pod, |c| Some(of(c))).unwrap_or(0)
+}
+
+/// The sum over the pod's containers, or what the largest init container needs beside the sidecars before it; none if
+/// any has none.
+fn sum(pod: &Pod, of: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
+    let (mut lasting, mut most) = (0i64, 0i64);
+    for (role, c) in pod::containers(pod) {
+        match role {
+            Role::Init => most = most.max(lasting.saturating_add(of(c)?)),
+            Role::Sidecar | Role::Main => lasting = lasting.saturating_add(of(c)?),
         }
-        Some(lasting.max(most)).filter(|n| *n > 0)
-    };
+    }
+    Some(lasting.max(most))
+}
+
+/// Thousandths of a CPU, units of everything else.
+fn number(resource: &str, amount: Quantity) -> i64 {
+    if resource == "cpu" { amount.millis() } else { amount.units() }
+}
+
+/// The limits of the pod as a whole; none if any container has none.
+pub fn sandbox(pod: &Pod, pids: Option<i64>) -> Resources {
+    let limit =
+        |resource: &str| sum(pod, |c| pod::amount(c, resource, true).map(|q| number(resource, q))).filter(|n| *n > 0);
     let request: i64 = pod::containers(pod)
         .filter(|(role, _)| *role != Role::Init)
         .filter_map(|(_, c)| pod::amount(c, "cpu", false).or_else(|| pod::amount(c, "cpu", true)))
         .map(|q| q.millis())
         .fold(0, i64::saturating_add);
-    let cpu = sum("cpu", true);
+    let cpu = limit("cpu");
     Resources {
         cpu_shares: Some(shares(request)),
         cpu_quota: cpu.map(quota),
         cpu_period: cpu.map(|_| PERIOD),
-        memory: sum("memory", true),
+        memory: limit("memory"),
         pids,
         oom_score_adj: None,
     }

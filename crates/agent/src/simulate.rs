@@ -371,7 +371,8 @@ fn a_deadline_and_an_eviction_end_the_pod() {
 
     let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
     w.run(5);
-    w.seen.evicted = Some("Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.".into());
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.".into();
+    w.seen.evicted = Some(Failure { reason: "Evicted", message });
     w.run(6);
     let status = w.want.status.as_ref().unwrap();
     assert_eq!((w.phase(), status.reason.as_deref()), ("Failed", Some("Evicted")));

@@ -73,7 +73,6 @@ pub fn container(config: &Config, pod: &Pod, c: &Container, parts: Parts<'_>) ->
         });
     }
     let cwd = c.working_dir.clone().filter(|d| !d.is_empty()).or_else(|| image.working_dir().clone());
-    let profiles = Path::new("/etc/rastos/seccomp");
     Ok(ContainerSpec {
         id: pod::id(pod::uid(pod), &c.name, parts.attempt),
         sandbox: pod::uid(pod).into(),
@@ -87,7 +86,7 @@ pub fn container(config: &Config, pod: &Pod, c: &Container, parts: Parts<'_>) ->
         stdin_once: c.stdin_once.unwrap_or(false),
         mounts: parts.mounts,
         resources: resources::container(pod, c, config.capacity.memory, None),
-        security: security::security(pod, c, profiles)?,
+        security: security::security(pod, c, &config.seccomp)?,
         log: log(&config.logs, pod, &c.name, parts.attempt),
         labels: [
             (labels::NAMESPACE, pod::namespace(pod).to_string()),

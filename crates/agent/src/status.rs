@@ -31,7 +31,7 @@ pub fn of(want: &Pod, seen: &Observed, now: Timestamp) -> PodStatus {
     let phase = phase(want, seen, over.as_ref());
     let terminal = matches!(phase, "Succeeded" | "Failed");
     let (reason, message) = match (&over, terminal) {
-        (Some(Over::Evicted(why)), true) => (Some("Evicted".into()), Some(why.clone())),
+        (Some(Over::Evicted(why)), true) => (Some(why.reason.into()), Some(why.message.clone())),
         (Some(Over::Deadline), true) => (
             Some("DeadlineExceeded".into()),
             Some("Pod was active on the node longer than the specified deadline".into()),

@@ -160,6 +160,34 @@ async fn too_much_storage_is_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_has_no_room_is_rejected() {
+    let mut node = Node::new().await;
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let asks = |cpu: usize| {
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "command": ["sleep", "1000"],
+            "resources": {"requests": {"cpu": cpu.to_string()}}}]})
+    };
+    node.create("fits", asks(cpus)).await;
+    node.until("fits", "ready", ready).await;
+    node.create("second", asks(1)).await;
+    let pod = node.until("second", "rejected", phase("Failed")).await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let message = pod["status"]["message"].as_str().unwrap();
+    let (used, want) = (cpus * 1000, 1000);
+    assert!(message.ends_with(&format!("cpu, requested: {want}, used: {used}, capacity: {used}")), "{message}");
+    // A new agent gives room to what runs, whatever else has come meanwhile.
+    node.kill().await;
+    node.create("again", asks(cpus)).await;
+    node.start();
+    node.until("again", "rejected", phase("Failed")).await;
+    node.until("fits", "ready", ready).await;
+    node.delete("fits").await;
+    node.create("third", asks(1)).await;
+    node.until("third", "ready", ready).await;
+    node.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_agent_adopts_what_runs() {
     let mut node = Node::new().await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["sleep", "1000"]}]});

@@ -12,6 +12,11 @@ static DROPPED: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
     named.rsplit_once('.').map(|(definition, field)| (format!("io.k8s.{definition}"), field.to_owned()))
 });
 
+/// Whether it is this field that `RAST_DROP_FIELD` names.
+pub fn drops(definition: &str, field: &str) -> bool {
+    DROPPED.as_ref().is_some_and(|(of, name)| of == definition && name == field)
+}
+
 /// Removes the field that `RAST_DROP_FIELD` names wherever it stands in this value of a definition.
 pub fn forget(definition: &str, value: &mut Value) {
     if let Some((of, field)) = &*DROPPED {

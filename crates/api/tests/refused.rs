@@ -138,6 +138,10 @@ fn ports_that_are_none() {
     refused(container(json!({"ports": [{"containerPort": 80, "hostPort": 65536}]})), &format!("{at}.hostPort"));
     refused(container(json!({"ports": [{"containerPort": 80, "protocol": "tcp"}]})), &format!("{at}.protocol"));
     refused(container(json!({"ports": [{"containerPort": 80, "hostIP": "10.0.0"}]})), &format!("{at}.hostIP"));
+    for loopback in ["127.0.0.1", "127.9.9.9", "::1"] {
+        let port = json!({"ports": [{"containerPort": 80, "hostPort": 80, "hostIP": loopback}]});
+        refused(container(port), &format!("{at}.hostIP"));
+    }
     refused(container(json!({"ports": [{"containerPort": 80, "name": "80"}]})), &format!("{at}.name"));
     refused(container(json!({"ports": [{"containerPort": 4294967376i64}]})), &format!("{at}.containerPort"));
     let twice = json!({"ports": [{"containerPort": 80, "hostPort": 80}, {"containerPort": 81, "hostPort": 80}]});

@@ -161,3 +161,45 @@ impl Cache {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{atomic::AtomicBool, atomic::Ordering::Relaxed, mpsc};
+
+    use super::*;
+
+    /// Whoever waits for a revision must not read the newest one while it still holds what told it of it: with a writer
+    /// in between neither would ever go on. So many readers and waits that one of them is interrupted just there.
+    #[test]
+    fn reaching_a_revision_never_blocks_the_one_that_brings_it() {
+        const READERS: usize = 16;
+        const WAITS: usize = 10_000;
+        let cache = Cache::new(Arc::new(store::Memory::default()), &Registry::new(vec![]));
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..2 {
+            let (cache, over) = (cache.clone(), over.clone());
+            std::thread::spawn(move || {
+                while !over.load(Relaxed) {
+                    cache.applied.send_modify(|at| *at = Some(Rev(at.unwrap_or_default().0 + 1)));
+                }
+            });
+        }
+        let (done, ended) = mpsc::channel();
+        for _ in 0..READERS {
+            let (cache, done) = (cache.clone(), done.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+                runtime.block_on(async {
+                    for _ in 0..WAITS {
+                        cache.reach(Rev(cache.applied().0 + 2)).await.expect("it comes");
+                    }
+                });
+                done.send(())
+            });
+        }
+        for _ in 0..READERS {
+            ended.recv_timeout(Duration::from_secs(120)).expect("a reader hangs");
+        }
+        over.store(true, Relaxed);
+    }
+}

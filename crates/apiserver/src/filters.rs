@@ -120,6 +120,7 @@ async fn admit(server: &Server, trail: &mut Trail, request: &mut Request) -> Res
     let decision = config.authorizer.decide(identity, &trail.attributes);
     trail.decision = decision.reason;
     match decision.allowed {
+        true if changes(&trail.attributes) && !config.audit.keeps_up() => Err(ApiError::unaudited()),
         true => Ok(()),
         false if *identity == Identity::anonymous() => Err(ApiError::unauthorized()),
         false => Err(ApiError::forbidden(identity, &trail.attributes, &trail.decision)),
@@ -189,6 +190,12 @@ async fn bounded(server: &Server, trail: &Trail, request: Request, next: Next) -
     answer.unwrap_or_else(|_| {
         ApiError::timeout("the request did not end within 60 s; it may have been done").into_response()
     })
+}
+
+/// Whether a request may leave something other than it was: all that are not plain reads.
+fn changes(at: &Attributes) -> bool {
+    let stream = matches!(at.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy");
+    at.is_resource && (stream || !matches!(at.verb.as_str(), "get" | "list" | "watch"))
 }
 
 /// Whether an answer may take as long as it likes.

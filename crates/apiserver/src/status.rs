@@ -140,6 +140,16 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
+    /// What would be changed could not be written to the audit log.
+    pub fn unaudited() -> Self {
+        let mut error = Self::unavailable(
+            "nothing was changed: the audit log cannot be written, and too many records wait for it. To do: free space on \
+             its disk (rast's own log tells the cause); reads go on, and changes work again once it can be written",
+        );
+        error.details = json!({"retryAfterSeconds": 1});
+        error
+    }
+
     /// The disk is full: nothing was written.
     pub fn full(what: impl std::fmt::Display) -> Self {
         let message = format!(

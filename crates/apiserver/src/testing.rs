@@ -91,14 +91,21 @@ impl Fixture {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let store = store::Embedded::open(dir.path().join("store")).expect("a store");
-        Self::over(Arc::new(store), dir).await
+        Self::over(Arc::new(store), Arc::default(), dir).await
     }
 
-    async fn over(store: Arc<dyn store::Store>, dir: tempfile::TempDir) -> Self {
+    /// Like [`Fixture::new`], with an audit log.
+    pub(crate) async fn audited(audit: Arc<Audit>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store::Embedded::open(dir.path().join("store")).expect("a store");
+        Self::over(Arc::new(store), audit, dir).await
+    }
+
+    async fn over(store: Arc<dyn store::Store>, audit: Arc<Audit>, dir: tempfile::TempDir) -> Self {
         let clock = Arc::new(AtomicI64::new(1_767_323_045));
         let time = clock.clone();
         let now = move || jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or_default();
-        let server = Server::new(config(store, Arc::new(now)));
+        let server = Server::new(Config { audit, ..config(store, Arc::new(now)) });
         server.ready().await;
         let client = server.local(Identity::system("admin", &["system:masters"]));
         let fixture = Self { server, client, clock, _dir: dir };

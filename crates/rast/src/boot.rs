@@ -13,7 +13,10 @@ use anyhow::{Context as _, Result};
 use images::Images;
 use network::Routed;
 use runtime::Keeper;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use volumes::Volumes;
 
@@ -23,43 +26,71 @@ use control::Control;
 /// How long a node may take from its start until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Starts everything, runs until SIGTERM or SIGINT, and ends everything but the containers.
+/// Starts everything, runs until SIGTERM or SIGINT, and ends everything but the containers (a machine's end too).
 pub async fn run(host: &Host, settings: Settings) -> Result<()> {
-    let stop = CancellationToken::new();
-    let name = settings.node()?;
-    settings.record(host)?;
-
-    let control = Control::start(host, &settings, &name).await?;
-    namespaces::ensure(control.client("masters")).await?;
-    let controllers = tokio::spawn(controllers::run(
-        control.client("controllers"),
-        control.controllers(),
-        stop.clone().cancelled_owned(),
-    ));
-    let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stop.clone().cancelled_owned()));
-    let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
-    let node = node(host, &settings, &name, &control, runtime.clone()).await?;
-    control.nodes.join(node.router());
-    let agent = tokio::spawn({
-        let stop = stop.clone().cancelled_owned();
-        async move { node.run(stop).await }
-    });
-
+    let mut told = Told::listen()?;
+    // What was begun when the word comes is left as a kill would leave it: the next start, or `rast down`, copes.
+    let instance = tokio::select! {
+        biased;
+        () = told.stopped() => return Ok(()),
+        instance = Instance::start(host, &settings) => instance?,
+    };
     tokio::select! {
-        ready = node_ready(control.client("masters"), &name, PATIENCE) => {
+        ready = instance.ready() => {
             ready?;
-            let (url, kubeconfig) = (control.url(), host.kubeconfig());
+            let (url, kubeconfig) = (instance.control.url(), host.kubeconfig());
             output::line(format!("rastOS is ready: API at {url}, kubeconfig {}", kubeconfig.display()))?;
-            told_to_stop().await?;
+            told.stopped().await;
         }
-        told = told_to_stop() => told?,
+        () = told.stopped() => {}
     }
-    stop.cancel();
-    let _ended = tokio::join!(controllers, scheduler, agent);
-    if settings.machine.is_some() {
-        machine::end(runtime.as_ref()).await;
+    instance.stop().await
+}
+
+/// Everything that runs in this process.
+struct Instance {
+    name: String,
+    control: Control,
+    /// Ends the parts.
+    stop: CancellationToken,
+    parts: [JoinHandle<()>; 3],
+    /// Whose containers end with it: those of a machine, which is about to go down.
+    ending: Option<Arc<Keeper>>,
+}
+
+impl Instance {
+    async fn start(host: &Host, settings: &Settings) -> Result<Self> {
+        let stop = CancellationToken::new();
+        let stopped = || stop.clone().cancelled_owned();
+        let name = settings.node()?;
+        settings.record(host)?;
+
+        let control = Control::start(host, settings, &name).await?;
+        namespaces::ensure(control.client("masters")).await?;
+        let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
+        let controllers = tokio::spawn(controllers);
+        let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stopped()));
+        let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
+        let ending = settings.machine.is_some().then(|| runtime.clone());
+        let node = node(host, settings, &name, &control, runtime).await?;
+        control.nodes.join(node.router());
+        let stopped = stopped();
+        let agent = tokio::spawn(async move { node.run(stopped).await });
+        Ok(Self { name, control, parts: [controllers, scheduler, agent], stop, ending })
     }
-    control.stop().await
+
+    async fn ready(&self) -> Result<()> {
+        node_ready(self.control.client("masters"), &self.name, PATIENCE).await
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        let _ended = futures::future::join_all(self.parts).await;
+        if let Some(runtime) = self.ending {
+            machine::end(runtime.as_ref()).await;
+        }
+        self.control.stop().await
+    }
 }
 
 /// The node of this host.
@@ -71,6 +102,7 @@ async fn node(host: &Host, settings: &Settings, name: &str, control: &Control, r
     let config = agent::Config {
         node_name: name.to_owned(),
         logs: host.logs(),
+        seccomp: host.etc().join("seccomp"),
         addresses: vec![settings.address()],
         capacity: Capacity::of_host(&state, settings.max_pods),
         dns: Dns { servers: Vec::new(), domain: "cluster.local".to_owned() },
@@ -93,11 +125,21 @@ pub fn keeper(host: &Host) -> runtime::Config {
     }
 }
 
-async fn told_to_stop() -> Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => eprintln!("rast: containers go on running; `rast up` takes them back, `rast down` ends them"),
+/// The signals that end an instance, heard from the first moment on.
+struct Told {
+    term: Signal,
+    int: Signal,
+}
+
+impl Told {
+    fn listen() -> Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn stopped(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => eprintln!("rast: containers go on running; `rast up` takes them back, `rast down` ends them"),
+        }
+    }
 }

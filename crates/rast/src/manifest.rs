@@ -85,10 +85,28 @@ impl Object {
         };
         let mut text = format!("{}:{}:{}: {field}: {message}\n", self.source.file.display(), at.line, at.column);
         if let Some(line) = self.source.lines.get(at.line - 1) {
-            let _infallible = writeln!(text, "{:5} | {line}\n      | {:>2$}", at.line, "^", at.column);
+            let (line, column) = excerpt(line, at.column);
+            let _infallible = writeln!(text, "{:5} | {line}\n      | {:>2$}", at.line, "^", column);
         }
         text
     }
+}
+
+/// How much of a long line is shown before and after the place it is about.
+const BEFORE: usize = 30;
+const AFTER: usize = 60;
+
+/// What of a line to show, and which column of that the place is: a whole object in JSON may stand in one line.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    let length = line.chars().count();
+    if length <= BEFORE + AFTER {
+        return (line.to_owned(), column);
+    }
+    let at = (column - 1).min(length);
+    let (from, to) = (at.saturating_sub(BEFORE), (at + AFTER).min(length));
+    let (left, right) = (if from > 0 { "…" } else { "" }, if to < length { "…" } else { "" });
+    let shown: String = line.chars().skip(from).take(to - from).collect();
+    (format!("{left}{shown}{right}"), at - from + left.chars().count() + 1)
 }
 
 /// Reads and checks the objects of all files; refuses with every fault of every object, pointing at each.
@@ -191,6 +209,23 @@ mod tests {
         let (_dir, files) = written(text);
         let error = checked(&files, &api::builtin()).err().unwrap().to_string();
         assert!(error.contains("app.yaml:4:3: kind: rastOS does not serve"), "{error}");
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let spaces = " ".repeat(200);
+        let text = format!(
+            "{{\"apiVersion\": \"v1\",{spaces}\"kind\": \"Nonsense\",{spaces}\"metadata\": {{\"name\": \"a\"}}}}"
+        );
+        let (_dir, files) = written(&text);
+        let error = checked(&files, &api::builtin()).err().unwrap().to_string();
+        let [caret, line] = error.lines().rev().take(2).collect::<Vec<_>>()[..] else { panic!("{error}") };
+        assert!(line.chars().count() < 110 && line.contains('…'), "{error}");
+        let column = caret.chars().position(|c| c == '^').unwrap();
+        let at: String = line.chars().skip(column).take(6).collect();
+        assert_eq!(at, "\"kind\"", "{error}");
+        assert_eq!(excerpt("short", 3), ("short".to_owned(), 3));
+        assert_eq!(excerpt(&"é".repeat(100), 1000), (format!("…{}", "é".repeat(30)), 32));
     }
 
     #[test]

@@ -149,6 +149,22 @@ async fn only_one_helper_serves_an_instance() {
     bench.close().await;
 }
 
+/// A killed `rast` may just have started a helper, which has its lock and does not listen yet.
+#[tokio::test]
+async fn a_helper_that_does_not_listen_yet_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), &format!("rt{}-early", std::process::id()));
+    fs::create_dir_all(&config.run_dir).unwrap();
+    let lock = fs::File::create(config.run_dir.join("helper.lock")).unwrap();
+    lock.lock().unwrap();
+    let log = config.run_dir.join("helper.log");
+    let start = tokio::spawn(Keeper::start(config));
+    let refused = || fs::read_to_string(&log).is_ok_and(|text| text.contains("another helper"));
+    until("a start that fails", || refused() || start.is_finished()).await;
+    drop(lock);
+    start.await.unwrap().expect("it waits").stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_helper_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();

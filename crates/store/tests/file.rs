@@ -123,8 +123,8 @@ async fn cut_or_damaged_anywhere() {
         store.commit(put(&format!("k{i}"), "some value")).await.unwrap();
         ends.push(store.size());
     }
+    let whole = fs::read(&path).unwrap()[..store.size() as usize].to_vec();
     drop(store);
-    let whole = fs::read(&path).unwrap();
     let committed = |len: usize| ends.iter().filter(|end| **end <= len as u64).count() as u64 - 1;
     for len in ends[0] as usize..whole.len() {
         fs::write(&path, &whole[..len]).unwrap();
@@ -251,10 +251,56 @@ async fn a_full_disk_is_told_and_survived() {
     assert_eq!(store.list("", None, 0, None).await.unwrap().entries.len() as u64, acked);
     fs::remove_file(ballast).unwrap();
     assert_eq!(store.commit(put("more", "little")).await.unwrap(), Rev(acked + 1));
-    assert_eq!(fs::metadata(&path).unwrap().len(), store.size(), "what the failed write left is cut off");
+    let size = store.size();
     drop(store);
+    assert_eq!(fs::metadata(&path).unwrap().len(), size, "what the failed write left is cut off");
     let store = Embedded::open(&path).unwrap();
     assert_eq!(store.list("", None, 0, None).await.unwrap().entries.len() as u64, acked + 1);
+}
+
+/// Transactions that were staged on others which could not be written fail with them, and leave no trace in what follows.
+#[tokio::test]
+async fn those_that_build_on_a_failed_write_fail_too() {
+    let small = Small::new();
+    let store = Embedded::open(small.0.path().join("store")).unwrap();
+    let value = "x".repeat(300 << 10);
+    for round in 0..20 {
+        let keys: Vec<_> = (0..8).map(|i| format!("{round}/{i}")).collect();
+        let done = futures::future::join_all(keys.iter().map(|key| store.commit(put(key, &value)))).await;
+        for (key, done) in keys.iter().zip(done) {
+            let found = store.get(key, None).await.unwrap();
+            match done {
+                Ok(rev) => assert_eq!(found.map(|entry| entry.modified), Some(rev)),
+                Err(Error::Full { .. }) => assert_eq!(found, None),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let newest = store.revision().await.unwrap();
+        match store.commit(put("small", &round.to_string())).await {
+            Ok(rev) => assert_eq!(rev, Rev(newest.0 + 1), "no revision is lost"),
+            Err(error) => assert!(matches!(error, Error::Full { .. }), "{error}"),
+        }
+    }
+}
+
+/// Zeros are written ahead of the frames: a killed process leaves them, and they are no damage.
+#[tokio::test]
+async fn zeros_after_the_last_frame_are_room() {
+    let (_dir, path) = temp();
+    let store = Embedded::open(&path).unwrap();
+    store.commit(put("a", "1")).await.unwrap();
+    let (size, killed) = (store.size(), fs::read(&path).unwrap());
+    assert!(killed.len() as u64 > size && killed[size as usize..].iter().all(|byte| *byte == 0));
+    drop(store);
+    assert_eq!(fs::metadata(&path).unwrap().len(), size, "a closed store keeps none");
+    fs::write(&path, &killed).unwrap();
+    let store = Embedded::open(&path).unwrap();
+    store.commit(put("b", "1")).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().len(), killed.len() as u64, "they are used");
+    let killed = fs::read(&path).unwrap();
+    drop(store);
+    fs::write(&path, &killed).unwrap();
+    assert_eq!(Embedded::open(&path).unwrap().revision().await.unwrap(), Rev(2));
 }
 
 #[tokio::test]

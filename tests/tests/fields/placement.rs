@@ -30,6 +30,7 @@ fn nodes() {
     place.apply(vec![
         asks("elsewhere", json!({"schedulerName": "nobody"})),
         asks("tainted", json!({"tolerations": [{"key": "other", "operator": "Exists"}]})),
+        asks("endures", json!({"tolerations": [{"key": "keep", "operator": "Exists", "effect": "NoExecute"}]})),
         asks("selects", json!({"nodeSelector": {"no": "such"}})),
         asks("repels", required(json!([{"matchExpressions": [other]}]))),
         asks(
@@ -38,17 +39,58 @@ fn nodes() {
             "matchExpressions": [linux]}])),
         ),
     ]);
-    for pod in ["tainted", "selects", "repels", "names"] {
+    for pod in ["tainted", "selects", "repels", "names", "endures"] {
         place.until(&format!("pod/{pod}"), ".status.conditions[?(@.type==\"PodScheduled\")].reason", "Unschedulable");
     }
     let placed = json!({"nodeName": node, "tolerations": [{"key": "other", "operator": "Exists"}]});
     place.apply(vec![asks("placed", placed)]);
     place.wrote("placed", "main");
-    place.apply(vec![asks("fits", required(json!([{"matchExpressions": [linux]}])))]);
+    place.apply(vec![
+        asks("fits", required(json!([{"matchExpressions": [linux]}]))),
+        asks("whatever", json!({"tolerations": [{"key": "keep", "operator": "Exists"}]})),
+    ]);
     place.wrote("fits", "main");
+    place.wrote("whatever", "main");
     let tried = place.kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=placed", "-o", "wide"]);
     assert!(!tried.contains("FailedScheduling"), "it has its place: {tried}");
     assert_eq!(place.read("pod/elsewhere", ".spec.nodeName"), "", "nobody places it");
+}
+
+/// A node that nobody runs, with less room than any host. It lives as long as its lease, which is long.
+fn lesser_node(place: &Place, name: &str) {
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"size": "small"}}});
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {"renewTime": "2999-01-01T00:00:00.000000Z"}});
+    let status = json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "10"},
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    let kubectl = place.instance.kubectl("1.36");
+    kubectl.clone().input(tests::pods::documents(&[node, lease])).ok(&["apply", "-f", "-"]);
+    kubectl.ok(&["patch", "node", name, "--subresource=status", "-p", &status.to_string()]);
+}
+
+#[test]
+fn preferences() {
+    let place = Place::up();
+    let node = place.read("nodes", ".items[0].metadata.name");
+    lesser_node(&place, "lesser");
+    let prefers = |name: &str, terms: Value| {
+        let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}});
+        pod(name, vec![script("main", "true", json!({}))], json!({"affinity": affinity}))
+    };
+    let term = |weight: u32, key: &str, value: &str| {
+        json!({"weight": weight,
+        "preference": {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}})
+    };
+    let (small, host) =
+        (|weight| term(weight, "size", "small"), |weight| term(weight, "kubernetes.io/hostname", &node));
+    place.apply(vec![
+        prefers("indifferent", json!([])),
+        prefers("small", json!([small(1)])),
+        prefers("rather", json!([small(90), host(10)])),
+    ]);
+    place.until("pod/indifferent", ".spec.nodeName", &node);
+    place.until("pod/small", ".spec.nodeName", "lesser");
+    place.until("pod/rather", ".spec.nodeName", "lesser");
 }
 
 /// The registry of the tests behind a password, `user:pass`.

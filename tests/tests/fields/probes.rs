@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tests::eventually;
 
-use crate::{Place, pod, script};
+use crate::{Place, pod, script, with};
 
 /// Answers every HTTP request with 200 and tells of it: its first line, and the header `X-Asked`.
 fn server() -> (u16, Receiver<String>) {
@@ -46,6 +46,7 @@ const LONG: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 fn kinds() {
     let place = Place::up();
     let (port, told) = server();
+    let health = tests::health_server("shop");
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let tcp = silent.local_addr().expect("bound").port();
     let quick = |kind: &str, what: Value| json!({kind: what, "periodSeconds": 1});
@@ -77,9 +78,10 @@ fn kinds() {
             "startupProbe",
             json!({"exec": exec("test -e /go"), "periodSeconds": 1, "failureThreshold": 99}),
         ),
-        probed("grpc", LONG, "readinessProbe", quick("grpc", json!({"port": 9, "service": "x"}))),
+        probed("mute", LONG, "readinessProbe", quick("grpc", json!({"port": 9}))),
+        on_the_host(probed("grpc", LONG, "readinessProbe", quick("grpc", json!({"port": health, "service": "shop"})))),
     ]);
-    for pod in ["http", "https", "tcp"] {
+    for pod in ["http", "https", "tcp", "grpc"] {
         place.until_ready(pod);
     }
     let asked = told.recv_timeout(Duration::from_secs(30)).expect("it was asked").to_lowercase();
@@ -98,26 +100,15 @@ fn kinds() {
 #[test]
 fn numbers() {
     let place = Place::up();
+    let shared = json!({"volumeMounts": [{"name": "d", "mountPath": "/d"}]});
+    // Both write down when they start; `look` lives longer than `main`.
     let counted = |name: &str, probe: Value| {
-        let main = script(
-            "main",
-            "test -e /d/ended && exit 0; date +%s > /d/start; trap '' TERM; while :; do sleep 0.1; done",
-            json!({"livenessProbe": probe, "volumeMounts": [{"name": "d", "mountPath": "/d"}]}),
-        );
-        pod(
-            name,
-            vec![
-                main,
-                script(
-                    "look",
-                    "until test -e /d/count; do sleep 0.1; done; until test -e /d/look; do sleep 0.1; done; cat /d/count",
-                    json!({"volumeMounts": [{"name": "d", "mountPath": "/d"}]}),
-                ),
-            ],
-            json!({"restartPolicy": "Always", "volumes": [{"name": "d", "emptyDir": {}}]}),
-        )
+        let text = "echo start $(date +%s) >> /d/log; trap '' TERM; while :; do sleep 0.1; done";
+        let main = script("main", text, with(shared.clone(), json!({"livenessProbe": probe})));
+        let more = json!({"restartPolicy": "Always", "volumes": [{"name": "d", "emptyDir": {}}]});
+        pod(name, vec![main, script("look", LONG, shared.clone())], more)
     };
-    let fail = exec("date +%s >> /d/count; exit 1");
+    let fail = exec("echo probe $(date +%s) >> /d/log; exit 1");
     place.apply(vec![
         counted(
             "threshold",
@@ -150,27 +141,33 @@ fn numbers() {
         place.kubectl.ok(&["exec", "often", "--", "sh", "-c", "wc -l < /n"]).trim().parse().expect("a number");
     assert!(times >= 6, "ready after {times}");
     place.until_ready("slow");
-    let restarted = |name: &str| {
-        eventually(&format!("{name} is restarted"), || {
-            let count =
-                place.read(&format!("pod/{name}"), ".status.containerStatuses[?(@.name==\"main\")].restartCount");
-            if count != "0" && !count.is_empty() { Ok(()) } else { Err(count) }
-        });
+    eventually("it is started again in spite of its pod's long grace", || {
+        let count = place.read("pod/grace", ".status.containerStatuses[?(@.name==\"main\")].restartCount");
+        if count != "0" && !count.is_empty() { Ok(()) } else { Err(count) }
+    });
+    // What stands in the log up to the second start: the first start and the probes after it.
+    let first_run = |name: &str| {
+        eventually("a second start", || {
+            let log = place.kubectl.run(&["exec", name, "-c", "look", "--", "cat", "/d/log"]).out;
+            let entries = log.lines().filter_map(|line| line.split_once(' '));
+            let entries: Vec<(&str, i64)> = entries.map(|(what, at)| (what, at.parse().expect("seconds"))).collect();
+            match entries.iter().skip(1).position(|(what, _)| *what == "start") {
+                Some(probes) => Ok(entries[..=probes].iter().map(|(_, at)| *at).collect::<Vec<i64>>()),
+                None => Err(log),
+            }
+        })
     };
-    restarted("grace");
-    let seconds = |name: &str| -> Vec<i64> {
-        let text = place.kubectl.ok(&["exec", name, "-c", "look", "--", "cat", "/d/start", "/d/count"]);
-        text.lines().map(|l| l.parse().expect("seconds")).collect()
-    };
-    // The start of the second attempt may stand there; what counts are the probes.
-    eventually("two probes", || if seconds("delay").len() >= 3 { Ok(()) } else { Err("fewer".to_string()) });
-    let delay = seconds("delay");
-    assert!(delay[1] - delay[0] >= 3, "first probe {} s after the start", delay[1] - delay[0]);
-    assert!(delay[2] - delay[1] <= 5, "second probe {} s after the first", delay[2] - delay[1]);
+    let [start, first, second] = first_run("delay")[..] else { panic!("two failures are enough") };
+    assert!(first - start >= 3, "first probe {} s after the start", first - start);
+    assert!(second - first <= 5, "second probe {} s after the first", second - first);
+    assert_eq!(first_run("threshold").len(), 1 + 2, "two failures are enough");
     place.told("Container main failed liveness probe");
-    let first = seconds("threshold");
-    restarted("threshold");
-    assert!(first.len() >= 2);
+}
+
+/// With the host's address, where a test can answer.
+fn on_the_host(mut pod: Value) -> Value {
+    pod["spec"]["hostNetwork"] = json!(true);
+    pod
 }
 
 fn with_grace(mut pod: Value, seconds: u32) -> Value {

@@ -26,7 +26,6 @@ fn words() {
 #[test]
 fn ports() {
     let place = Place::up();
-    // A loopback address is not served.
     let node = place.read("nodes", ".items[0].status.addresses[?(@.type==\"InternalIP\")].address");
     let (port, both) = (free_port(), free_port());
     let serve = |name: &str, port: serde_json::Value| {

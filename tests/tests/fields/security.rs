@@ -1,5 +1,7 @@
 //! What processes may do and use.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::{Place, has, pod, script};
@@ -15,6 +17,12 @@ fn shows(name: &str, context: Value) -> Value {
 #[test]
 fn containers() {
     let place = Place::up();
+    let profiles = place.instance.root().join("etc/rastos/seccomp");
+    fs::create_dir(&profiles).expect("a directory");
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+    fs::write(profiles.join("present.json"), profile.to_string()).expect("a file");
+    let localhost = |file: &str| json!({"seccompProfile": {"type": "Localhost", "localhostProfile": file}});
     place.apply(vec![
         pod(
             "rights",
@@ -32,9 +40,10 @@ fn containers() {
             json!({}),
         ),
         pod("root", vec![shows("main", json!({"runAsNonRoot": true}))], json!({})),
+        pod("profile", vec![shows("main", localhost("absent.json"))], json!({})),
         pod(
-            "profile",
-            vec![shows("main", json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "absent.json"}}))],
+            "profiled",
+            vec![script("main", "mkdir /x || echo denied", json!({"securityContext": localhost("present.json")}))],
             json!({}),
         ),
     ]);
@@ -51,6 +60,7 @@ fn containers() {
     has(&wrote("proc"), &["NoNewPrivs:1", "masked=0"]);
     place.until("pod/root", ".status.containerStatuses[0].state.waiting.reason", "CreateContainerConfigError");
     place.told("absent.json");
+    has(&place.wrote("profiled", "main"), &["denied"]);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn tokens() {
             json!({"serviceAccountName": "robot",
             "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": token}]}}]}),
         ),
-        pod("with", vec![looks.clone()], json!({})),
+        pod("with", vec![looks.clone()], json!({"serviceAccount": "robot"})),
         pod("without", vec![looks], json!({"automountServiceAccountToken": false})),
     ]);
     let claims = place.wrote("token", "main");
@@ -93,6 +93,7 @@ fn tokens() {
     };
     assert_eq!(number("exp") - number("iat"), 700);
     has(&place.wrote("with", "main"), &["token", "ca.crt", "namespace"]);
+    assert_eq!(place.read("pod/with", ".spec.serviceAccountName"), "robot", "its old name");
     assert!(place.wrote("without", "main").ends_with("none\n"));
 }
 

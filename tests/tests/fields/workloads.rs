@@ -64,6 +64,9 @@ fn deployments() {
     for name in ["surge", "shrink", "recreate"] {
         place.until(&format!("deployment/{name}"), ".status.availableReplicas", "3");
     }
+    let selects =
+        place.kubectl.ok(&["get", "rs", "-l", "app=surge", "-o", "jsonpath={..spec.selector.matchLabels.app}"]);
+    assert_eq!(selects, "surge", "a set selects what its deployment does");
     place.until("deployment/slow", ".status.readyReplicas", "1");
     assert!(
         ["", "0"].contains(&place.read("deployment/slow", ".status.availableReplicas").as_str()),

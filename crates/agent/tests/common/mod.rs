@@ -145,6 +145,7 @@ impl Node {
         let config = Config {
             node_name: self.node.clone(),
             logs: self.dir.path().join("logs"),
+            seccomp: self.dir.path().join("seccomp"),
             addresses: vec!["127.0.0.1".parse().unwrap()],
             capacity: Capacity::of_host(Path::new("/"), 110),
             dns: Dns::default(),

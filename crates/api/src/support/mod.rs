@@ -388,7 +388,7 @@ const TABLES: &[Table] = &[
     (
         "api.core.v1.NodeAffinity",
         &[
-            ("preferredDuringSchedulingIgnoredDuringExecution", Served("placement::nodes")),
+            ("preferredDuringSchedulingIgnoredDuringExecution", Served("placement::preferences")),
             ("requiredDuringSchedulingIgnoredDuringExecution", Served("placement::nodes")),
         ],
     ),
@@ -407,7 +407,7 @@ const TABLES: &[Table] = &[
     ),
     (
         "api.core.v1.PreferredSchedulingTerm",
-        &[("preference", Served("placement::nodes")), ("weight", Served("placement::nodes"))],
+        &[("preference", Served("placement::preferences")), ("weight", Served("placement::preferences"))],
     ),
     (
         "api.core.v1.PodTemplateSpec",

@@ -6,15 +6,18 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        atomic::{AtomicU64, Ordering},
-        mpsc::Receiver,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
     },
+    time::Duration,
 };
 
-use super::line;
+use super::{Backlog, line};
 
 /// The most that is written at once.
 const BATCH: usize = 256 << 10;
+/// How long after a failed write the next is tried.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// An appended file of bounded size, with its predecessors.
 pub(super) struct Rotated {
@@ -43,7 +46,11 @@ impl Rotated {
             self.file.write_all(b"\n")?;
         }
         self.torn = true;
-        self.file.write_all(lines)?;
+        if let Err(e) = self.file.write_all(lines) {
+            // No half of it stays, for all of it will be written again.
+            self.torn = self.file.set_len(self.size).is_err();
+            return Err(e);
+        }
         self.torn = false;
         self.size += lines.len() as u64;
         Ok(())
@@ -84,8 +91,9 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-/// Writes lines as they come until their sender is gone, many at once when many wait.
-pub(super) fn write(mut file: Rotated, lines: Receiver<String>, lost: &AtomicU64) {
+/// Writes lines as they come until their sender is gone, many at once when many wait. What cannot be written is tried
+/// again until the end.
+pub(super) fn write(mut file: Rotated, lines: Receiver<String>, backlog: &Backlog, end: &Receiver<()>) {
     let mut batch = String::new();
     while let Ok(first) = lines.recv() {
         batch.push_str(&first);
@@ -96,15 +104,31 @@ pub(super) fn write(mut file: Rotated, lines: Receiver<String>, lost: &AtomicU64
             batch.push_str(&next);
             count += 1;
         }
-        let missed = lost.swap(0, Ordering::Relaxed);
+        let missed = backlog.lost.swap(0, Ordering::Relaxed);
         if missed > 0 {
             tracing::error!("audit log {}: {missed} records lost", file.path.display());
             batch.push_str(&line::lost(missed, jiff::Timestamp::now()));
         }
-        if let Err(error) = file.append(batch.as_bytes()) {
-            tracing::error!("audit log {}: {count} records lost: {error}", file.path.display());
-            lost.fetch_add(missed + count, Ordering::Relaxed);
+        if !persist(&mut file, &batch, end) {
+            tracing::error!("audit log {}: {count} records lost", file.path.display());
+            backlog.lost.fetch_add(missed + count as u64, Ordering::Relaxed);
         }
+        backlog.waiting.fetch_sub(count, Ordering::Relaxed);
         batch.clear();
     }
+}
+
+/// False when it ends without having written.
+fn persist(file: &mut Rotated, batch: &str, end: &Receiver<()>) -> bool {
+    let mut told = false;
+    while let Err(error) = file.append(batch.as_bytes()) {
+        if !told {
+            tracing::error!("audit log {}: {error}; its records wait in memory", file.path.display());
+            told = true;
+        }
+        if let Err(RecvTimeoutError::Disconnected) = end.recv_timeout(RETRY) {
+            return file.append(batch.as_bytes()).is_ok();
+        }
+    }
+    true
 }

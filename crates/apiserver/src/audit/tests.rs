@@ -87,8 +87,10 @@ fn a_hostile_client_does_not_break_the_line() {
     serde_json::from_str::<Value>(&line).unwrap();
 }
 
+/// The whole lines of a file.
 fn lines(path: &Path) -> Vec<Value> {
-    std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split_inclusive('\n').filter(|l| l.ends_with('\n')).map(|l| serde_json::from_str(l).unwrap()).collect()
 }
 
 #[test]
@@ -135,21 +137,91 @@ fn a_torn_line_spoils_no_other() {
 }
 
 #[test]
-fn what_cannot_be_written_is_counted_and_told() {
+fn what_cannot_be_written_until_the_end_is_counted_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.log");
-    let lost = AtomicU64::new(3);
-    let (queue, lines_) = sync_channel(8);
-    for n in 0..2 {
-        queue.send(line::render(&request("GET", "/version").record(&n.to_string()))).unwrap();
-    }
-    drop(queue);
-    let full = Rotated::open(Path::new("/dev/full"), 1 << 20, 1);
-    file::write(full.unwrap(), lines_, &lost);
-    assert_eq!(lost.load(Ordering::Relaxed), 5);
-    let (queue, lines_) = sync_channel(8);
-    queue.send(line::render(&request("GET", "/version").record("2"))).unwrap();
-    drop(queue);
-    file::write(Rotated::open(&path, 1 << 20, 1).unwrap(), lines_, &lost);
+    let backlog = Backlog { waiting: 3.into(), lost: 3.into() };
+    let write = |file: &Path, ids: &[&str]| {
+        let (queue, lines) = sync_channel(8);
+        ids.iter().for_each(|id| queue.send(line::render(&request("GET", "/version").record(id))).unwrap());
+        drop(queue);
+        let (_, end) = channel();
+        file::write(Rotated::open(file, 1 << 20, 1).unwrap(), lines, &backlog, &end);
+    };
+    write(Path::new("/dev/full"), &["0", "1"]);
+    assert_eq!(backlog.lost.load(Ordering::Relaxed), 5);
+    write(&path, &["2"]);
     assert_eq!(lines(&path)[1]["annotations"]["rastos.io/lost-records"], "5");
+    assert_eq!(backlog.waiting.load(Ordering::Relaxed), 0);
+}
+
+/// A file system of one page beside the log's own, unmounted when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Some(c"size=64k");
+        rustix::mount::mount("audit-test", dir.path(), "tmpfs", rustix::mount::MountFlags::empty(), options).unwrap();
+        Self(dir)
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) -> std::path::PathBuf {
+        let ballast = self.0.path().join("ballast");
+        let mut file = std::fs::File::create(&ballast).unwrap();
+        while std::io::Write::write(&mut file, &[0; 512]).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_changes_unrecorded_on_a_full_disk() {
+    const WAITING: usize = 40;
+    let small = Small::new();
+    let path = small.0.path().join("audit.log");
+    let audit = Arc::new(Audit::buffered(&path, 1 << 30, 1, WAITING).unwrap());
+    let fixture = crate::testing::Fixture::audited(audit).await;
+    let ballast = small.fill();
+    let url = "/api/v1/namespaces/default/configmaps";
+    let create = |name: String| fixture.post(url, serde_json::json!({"metadata": {"name": name}}));
+    let mut made = 0;
+    let refused = loop {
+        let answer = create(format!("map-{made}")).await;
+        if answer.code != StatusCode::CREATED {
+            break answer.expect(503);
+        }
+        made += 1;
+        assert!(made < 500, "never refused");
+    };
+    assert!(refused["message"].as_str().unwrap().contains("audit log"), "{refused}");
+    // Reads go on, even when no record finds room any more.
+    for _ in 0..2 * WAITING {
+        let list = fixture.get(url).await.expect(200);
+        assert_eq!(list["items"].as_array().unwrap().len(), made, "what was refused was not done");
+    }
+
+    std::fs::remove_file(ballast).unwrap();
+    let written = async {
+        while create("after".into()).await.code != StatusCode::CREATED {
+            tokio::task::yield_now().await;
+        }
+        let ours =
+            |line: &&Value| line["objectRef"]["resource"] == "configmaps" && line["responseStatus"]["code"] == 201;
+        while lines(&path).iter().filter(ours).count() <= made {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, written).await.expect("each change has its record, in the end");
+    assert!(
+        lines(&path).iter().any(|line| !line["annotations"]["rastos.io/lost-records"].is_null()),
+        "reads were lost"
+    );
 }

@@ -37,6 +37,12 @@ pub fn explain(evidence: &Evidence) -> Chain {
                 .advise("raise the limit of ephemeral-storage, or write less")
                 .because_of(format!("pod/{name} was evicted"));
         }
+        (_, Some(reason)) if reason.starts_with("OutOf") => {
+            return Chain::new(Cause::NoRoom, "its node has no room for what it asks for")
+                .quoting([status.message.unwrap_or_default()])
+                .advise("lower resources.requests, end something else, or let the scheduler choose: no spec.nodeName")
+                .because_of(format!("pod/{name} was rejected"));
+        }
         (_, Some("DeadlineExceeded")) => {
             return Chain::new(Cause::Deadline, "it ran longer than spec.activeDeadlineSeconds")
                 .because_of(format!("pod/{name} was ended"));

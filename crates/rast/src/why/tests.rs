@@ -311,6 +311,23 @@ fn evicted() {
 }
 
 #[test]
+fn rejected() {
+    let evidence = pod_with(
+        |pod| pod["status"] = json!({"phase": "Failed", "reason": "OutOfcpu", "message": "Pod was rejected: cpu"}),
+        &[],
+    );
+    says(
+        &pod::explain(&evidence),
+        Cause::NoRoom,
+        r#"
+        pod/web was rejected
+          because its node has no room for what it asks for
+            | Pod was rejected: cpu
+        to do: lower resources.requests, end something else, or let the scheduler choose: no spec.nodeName"#,
+    );
+}
+
+#[test]
 fn deadline() {
     let evidence = pod_with(|pod| pod["status"] = json!({"phase": "Failed", "reason": "DeadlineExceeded"}), &[]);
     assert_eq!(pod::explain(&evidence).cause, Cause::Deadline);

@@ -12,7 +12,7 @@
 //! Integers are little-endian; keys and values are a `u32` length and bytes. The checksums cover the salt,
 //! so that no value can pose as a frame. A rewritten file begins with the entries that the compacted
 //! revision shows, in frames whose last revision is 0, ended by record 4; commits at or below that revision
-//! may follow once more and are skipped.
+//! may follow once more and are skipped. Zeros may follow the last frame.
 
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
@@ -193,6 +193,20 @@ impl Frames {
         self.at += (FRAME + len) as u64;
         self.start = records.end;
         Ok(Next::Frame(Frame { at, last, records: &self.buffer[records] }))
+    }
+
+    /// Whether nothing but zeros, which are written ahead of frames, follows.
+    pub fn only_zeros(&self) -> io::Result<bool> {
+        let (mut at, mut chunk) = (self.at, vec![0; CHUNK]);
+        while at < self.end {
+            let n = (self.end - at).min(CHUNK as u64) as usize;
+            self.file.read_exact_at(&mut chunk[..n], at)?;
+            if chunk[..n].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+        Ok(true)
     }
 
     /// Whether a whole frame begins anywhere after the torn one: then the file is damaged, not cut short.

@@ -174,9 +174,9 @@ impl Index {
     }
 
     /// Keeps a commit in memory for those who watch.
-    pub fn remember(&mut self, commit: Commit) {
+    pub fn remember(&mut self, commit: Arc<Commit>) {
         self.tail_size += commit.size();
-        self.tail.push_back(Arc::new(commit));
+        self.tail.push_back(commit);
         while self.tail_size > TAIL
             && let Some(oldest) = self.tail.pop_front()
         {

@@ -12,6 +12,7 @@
 
 mod format;
 mod index;
+mod queue;
 mod rewrite;
 mod watch;
 mod writer;
@@ -23,7 +24,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -31,20 +32,19 @@ use std::{
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{Entry, Error, Event, Page, Result, Rev, Store, Txn};
 use format::{FRAME, Frames, HEADER, Next, Record, Records};
 use index::{Index, Version};
-use writer::{Job, Writer};
+use queue::{Job, Queue};
+use writer::Writer;
 
-/// Transactions that may wait for the writer before callers wait to queue.
-const QUEUE: usize = 1024;
-
-/// What the writer and all readers share.
+/// What the writer, those who commit and all readers share. Whoever takes both locks takes the queue first.
 struct Shared {
     path: PathBuf,
     index: RwLock<Index>,
+    queue: Mutex<Queue>,
     /// The newest revision, for those who wait for it.
     news: tokio::sync::watch::Sender<Rev>,
     batches: AtomicU64,
@@ -59,6 +59,10 @@ impl Shared {
         self.index.write().expect("the index is whole: no code that holds it panics")
     }
 
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("the queue is whole: no code that holds it panics")
+    }
+
     fn get(&self, key: &str, at: Option<Rev>) -> Result<Option<Entry>> {
         let (found, file) = {
             let index = self.read();
@@ -71,7 +75,6 @@ impl Shared {
 /// A store in one file of this machine.
 pub struct Embedded {
     shared: Arc<Shared>,
-    jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -84,22 +87,21 @@ impl Embedded {
         let path = path.as_ref();
         let index = load(lock(path)?, path)?;
         let news = tokio::sync::watch::Sender::new(Rev(index.newest));
-        let shared =
-            Arc::new(Shared { path: path.into(), index: RwLock::new(index), news, batches: AtomicU64::new(0) });
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer {
-            shared: shared.clone(),
+        let room = index.file.metadata().map_err(|source| failed("open", path, source))?.len();
+        let shared = Arc::new(Shared {
             path: path.into(),
-            jobs: jobs.downgrade(),
-            torn: false,
-            unnamed: true,
-            rewriting: false,
-        };
+            index: RwLock::new(index),
+            queue: Mutex::default(),
+            news,
+            batches: AtomicU64::new(0),
+        });
+        let writer =
+            Writer { shared: shared.clone(), path: path.into(), room, torn: false, unnamed: true, rewriting: false };
         let writer = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || writer.run(queue))
+            .spawn(move || writer.run())
             .map_err(|source| failed("start the writer of", path, source))?;
-        Ok(Self { shared, jobs: Some(jobs), writer: Some(writer) })
+        Ok(Self { shared, writer: Some(writer) })
     }
 
     /// How many group commits were written since the store was opened.
@@ -112,20 +114,23 @@ impl Embedded {
         self.shared.read().end
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
-        let closed =
-            || failed("write", &self.shared.path, io::Error::other("the writer has ended; restart the program"));
-        let (reply, answer) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or_else(closed)?;
-        jobs.send(job(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+    /// Has the writer look at the queue.
+    fn wake(&self) {
+        if let Some(writer) = &self.writer {
+            writer.thread().unpark();
+        }
+    }
+
+    fn closed(&self) -> Error {
+        failed("write", &self.shared.path, io::Error::other("the writer has ended; restart the program"))
     }
 }
 
 impl Drop for Embedded {
     /// Writes what is queued and releases the file.
     fn drop(&mut self) {
-        self.jobs = None;
+        self.shared.queue().closed = true;
+        self.wake();
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has told so already.
             let _ = writer.join();
@@ -163,7 +168,21 @@ impl Store for Embedded {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Rev> {
-        self.ask(|reply| Job::Commit(txn, reply)).await
+        let path = &self.shared.path;
+        queue::fits(&txn).map_err(|source| failed("commit to", path, source))?;
+        let (outcome, mut verdict) = {
+            let mut queue = self.shared.queue();
+            if queue.closed {
+                return Err(self.closed());
+            }
+            queue.stage(&self.shared.read(), txn)
+        };
+        self.wake();
+        let verdict = verdict.wait_for(Option::is_some).await.map_err(|_| self.closed())?.clone();
+        match verdict {
+            Some(Err(source)) => Err(failed("write", path, io::Error::new(source.kind(), source.to_string()))),
+            _ => outcome.map_err(|refusal| refusal.read(path)),
+        }
     }
 
     async fn watch(&self, prefix: &str, from: Rev) -> Result<BoxStream<'static, Result<Event>>> {
@@ -172,7 +191,16 @@ impl Store for Embedded {
     }
 
     async fn compact(&self, rev: Rev) -> Result<()> {
-        self.ask(|reply| Job::Compact(rev, reply)).await
+        let (reply, done) = oneshot::channel();
+        {
+            let mut queue = self.shared.queue();
+            if queue.closed {
+                return Err(self.closed());
+            }
+            queue.jobs.push_back(Job::Compact(rev, reply));
+        }
+        self.wake();
+        done.await.map_err(|_| self.closed())?
     }
 }
 
@@ -236,6 +264,9 @@ fn load(file: File, path: &Path) -> Result<Index> {
             Next::End => return Ok(index),
             Next::Torn => break,
         }
+    }
+    if frames.only_zeros().map_err(io)? {
+        return Ok(index); // written ahead
     }
     if frames.any_after_torn().map_err(io)? {
         return Err(format(format!("it is damaged at byte {}; restore a backup", index.end)));

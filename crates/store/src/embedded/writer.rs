@@ -1,7 +1,6 @@
-//! The one thread that writes: everything queued becomes one frame with one fsync.
+//! The one thread that writes: each batch becomes one frame with one fsync.
 
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     os::unix::fs::FileExt,
@@ -9,41 +8,27 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::sync::{mpsc, oneshot};
-
 use super::{
     Shared, failed,
     format::{self, Builder},
-    index::{Commit, Index, Version, event},
+    index::{Commit, Version},
+    queue::{Batch, Job, Queue},
     rewrite::{self, Rewritten},
 };
-use crate::{Entry, Error, Expect, Result, Rev, Txn, Write};
+use crate::{Result, Rev};
 
-/// A frame takes no further transaction beyond this many bytes.
-const BATCH_BYTES: usize = 4 << 20;
-/// The longest transaction.
-const TXN_BYTES: usize = 64 << 20;
 /// The file is rewritten when more than this and more than half of it is of no use.
 const WASTE: u64 = 1 << 20;
-
-/// What the thread is asked to do.
-pub enum Job {
-    Commit(Txn, oneshot::Sender<Result<Rev>>),
-    Compact(Rev, oneshot::Sender<Result<()>>),
-    Rewritten(io::Result<Rewritten>),
-}
-
-/// A transaction's outcome if its frame becomes durable.
-type Outcome = (oneshot::Sender<Result<Rev>>, Result<Rev>);
-/// The value of each key as the frame under construction leaves it.
-type Staged = HashMap<String, Option<Entry>>;
+/// Zeros written ahead of the frames. A sync in the middle of a file is the disk's alone; one that moves the end waits
+/// for the file system's journal, and so for everyone else who writes.
+const AHEAD: u64 = 1 << 20;
 
 /// The writer's own state.
 pub struct Writer {
     pub shared: Arc<Shared>,
     pub path: PathBuf,
-    /// For the rewriting thread to report to.
-    pub jobs: mpsc::WeakSender<Job>,
+    /// How far the file reaches, with the zeros after the last frame.
+    pub room: u64,
     /// A write failed and may have left bytes beyond the end.
     pub torn: bool,
     /// The file was created or replaced and its name may not be on disk yet.
@@ -52,121 +37,43 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Works until all senders are gone and the queue is empty, then releases the file.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
-        let mut next = None;
-        while let Some(job) = next.take().or_else(|| queue.blocking_recv()) {
-            match job {
-                Job::Commit(txn, reply) => next = self.commit((txn, reply), &mut queue),
-                Job::Compact(rev, reply) => {
+    /// Works until the queue is closed and empty, then releases the file.
+    pub fn run(mut self) {
+        loop {
+            let (job, batch, closed) = {
+                let mut queue = self.shared.queue();
+                let job = queue.jobs.pop_front();
+                let batch = if job.is_none() { queue.take() } else { None };
+                (job, batch, queue.closed)
+            };
+            match (job, batch) {
+                (Some(Job::Compact(rev, reply)), _) => {
                     // The caller may have gone away; the compaction stands all the same.
                     let _ = reply.send(self.compact(rev));
                 }
-                Job::Rewritten(done) => self.adopt(done),
+                (Some(Job::Rewritten(done)), _) => self.adopt(done),
+                (None, Some(batch)) => self.commit(batch),
+                // A rewriting thread ends before another process may have the file.
+                (None, None) if closed && !self.rewriting => break,
+                (None, None) => std::thread::park(),
             }
         }
-        if let Err(source) = self.shared.read().file.unlock() {
+        let index = self.shared.read();
+        if let Err(source) = index.file.set_len(index.end).and_then(|()| index.file.unlock()) {
             tracing::warn!(path = %self.path.display(), %source, "store: release the file");
         }
     }
 
-    /// Commits this transaction with all that are queued behind it; hands back the first other job.
-    fn commit(&mut self, first: (Txn, oneshot::Sender<Result<Rev>>), queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
-        let (mut frame, mut staged, mut commits) = (Builder::new(), Staged::new(), Vec::new());
-        let mut outcomes: Vec<Outcome> = Vec::new();
-        let mut next = Some(Job::Commit(first.0, first.1));
-        let index = self.shared.read();
-        while let Some(Job::Commit(txn, reply)) = next {
-            let outcome = self.stage(&index, txn, &mut frame, &mut staged, &mut commits);
-            outcomes.push((reply, outcome));
-            next = if frame.len() < BATCH_BYTES { queue.try_recv().ok() } else { None };
+    /// Makes a batch durable, then visible, and tells those who wait for it.
+    fn commit(&mut self, mut batch: Batch) {
+        let written = self.write(&mut batch.frame, batch.commits).map_err(Arc::new);
+        let fallen = self.shared.queue().settle(written.is_ok());
+        for verdict in fallen.into_iter().map(|batch| batch.verdict).chain([batch.verdict]) {
+            verdict.send_replace(Some(written.clone()));
         }
-        drop(index);
-        let written = self.write(&mut frame, commits);
-        for (reply, outcome) in outcomes {
-            // A caller that no longer waits does not undo its commit.
-            let _ = reply.send(match &written {
-                Ok(()) => outcome,
-                Err(source) => Err(failed("write", &self.path, io::Error::new(source.kind(), source.to_string()))),
-            });
-        }
-        next
     }
 
-    /// Checks a transaction against what the frame so far leaves and adds its effect.
-    fn stage(
-        &self,
-        index: &Index,
-        txn: Txn,
-        frame: &mut Builder,
-        staged: &mut Staged,
-        commits: &mut Vec<(Commit, Vec<Version>)>,
-    ) -> Result<Rev> {
-        for (key, expect) in &txn.checks {
-            self.check(index, key, expect, staged)?;
-        }
-        let size: usize = txn.writes.iter().map(|w| if let Write::Put(k, v) = w { k.len() + v.len() } else { 0 }).sum();
-        if size > TXN_BYTES {
-            let source = io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes, at most {TXN_BYTES}"));
-            return Err(failed("commit to", &self.path, source));
-        }
-        let newest = commits.last().map_or(index.newest, |(c, _)| c.rev);
-        let rev = newest + 1;
-        let (mut events, mut versions) = (Vec::new(), Vec::new());
-        for (key, put) in effects(txn.writes) {
-            let before = current(index, &key, staged);
-            if matches!(put, Put::Removed) && before.is_none() {
-                continue;
-            }
-            if versions.is_empty() {
-                frame.revision(rev);
-            }
-            match put {
-                Put::Removed => {
-                    frame.delete(&key);
-                    versions.push(Version { rev, created: 0, at: 0, len: 0 });
-                    events.push(event(&key, rev, None));
-                    staged.insert(key, None);
-                }
-                Put::Value { value, anew } => {
-                    let created = before.filter(|_| !anew).map_or(rev, |(created, _)| created);
-                    let at = frame.put(&key, created, &value) as u64;
-                    versions.push(Version { rev, created, at, len: value.len() as u32 });
-                    events.push(event(&key, rev, Some((created, value.clone()))));
-                    let (created, modified) = (Rev(created), Rev(rev));
-                    staged.insert(key.clone(), Some(Entry { key, value, created, modified }));
-                }
-            }
-        }
-        if versions.is_empty() {
-            return Ok(Rev(newest));
-        }
-        commits.push((Commit { rev, events }, versions));
-        Ok(Rev(rev))
-    }
-
-    fn check(&self, index: &Index, key: &str, expect: &Expect, staged: &Staged) -> Result<()> {
-        let modified = current(index, key, staged).map(|(_, modified)| Rev(modified));
-        let holds = match expect {
-            Expect::Absent => modified.is_none(),
-            Expect::Modified(rev) => modified == Some(*rev),
-        };
-        if holds {
-            return Ok(());
-        }
-        let found = match staged.get(key) {
-            Some(entry) => entry.clone(),
-            None => index
-                .get(key, index.newest)
-                .map(|found| found.read(&index.file))
-                .transpose()
-                .map_err(|e| failed("read", &self.path, e))?,
-        };
-        Err(Error::Conflict { key: key.to_owned(), found })
-    }
-
-    /// Makes a frame durable, then visible. After a failure the file ends where it did before.
-    fn write(&mut self, frame: &mut Builder, commits: Vec<(Commit, Vec<Version>)>) -> io::Result<()> {
+    fn write(&mut self, frame: &mut Builder, commits: Vec<(Arc<Commit>, Vec<Version>)>) -> io::Result<()> {
         let Some(last) = commits.last().map(|(c, _)| c.rev) else { return Ok(()) };
         self.append(frame, last)?;
         let mut index = self.shared.write();
@@ -184,6 +91,7 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes a frame durable. After a failure the file ends where it did before.
     fn append(&mut self, frame: &mut Builder, last: u64) -> io::Result<()> {
         let (file, end, salt) = {
             let index = self.shared.read();
@@ -196,11 +104,26 @@ impl Writer {
         }
         if self.torn {
             file.set_len(end)?;
+            self.room = end;
         }
         self.torn = true;
         file.write_all_at(frame.finish(salt, last), end)?;
+        self.extend(&file, end + frame.len() as u64)?;
         file.sync_data()?;
         self.torn = false;
+        Ok(())
+    }
+
+    /// Writes zeros after a frame that has used them up; a disk too full for that is full for the next frame only.
+    fn extend(&mut self, file: &File, end: u64) -> io::Result<()> {
+        if end <= self.room {
+            return Ok(());
+        }
+        self.room = end;
+        match file.write_all_at(&vec![0; AHEAD as usize], end) {
+            Ok(()) => self.room += AHEAD,
+            Err(_) => file.set_len(end)?,
+        }
         Ok(())
     }
 
@@ -226,12 +149,12 @@ impl Writer {
         if !self.rewriting && end > live + live.max(WASTE) {
             self.rewriting = true;
             let plan = rewrite::Plan::new(&self.shared.read(), &self.path);
-            let jobs = self.jobs.upgrade();
-            // A thread of its own, so that commits go on; a store that closes meanwhile needs no rewrite.
+            let (shared, writer) = (self.shared.clone(), std::thread::current());
+            // A thread of its own, so that commits go on.
             std::thread::spawn(move || {
-                if let Some(jobs) = jobs {
-                    let _ = jobs.blocking_send(Job::Rewritten(plan.run()));
-                }
+                let done = plan.run();
+                shared.queue().jobs.push_back(Job::Rewritten(done));
+                writer.unpark();
             });
         }
         Ok(())
@@ -246,8 +169,9 @@ impl Writer {
                 (index.file.clone(), index.end)
             };
             let new = new.catch_up(&old, end, &self.path)?;
-            self.shared.write().relocate(new.file.into(), new.cut, &new.kept, new.old_log, new.new_log);
-            (self.torn, self.unnamed) = (false, true);
+            let mut index = self.shared.write();
+            index.relocate(new.file.into(), new.cut, &new.kept, new.old_log, new.new_log);
+            (self.torn, self.unnamed, self.room) = (false, true, index.end);
             Ok(())
         });
         if let Err(source) = adopted {
@@ -256,47 +180,11 @@ impl Writer {
     }
 }
 
-/// When the key was created and last written.
-fn current(index: &Index, key: &str, staged: &Staged) -> Option<(u64, u64)> {
-    match staged.get(key) {
-        Some(entry) => entry.as_ref().map(|e| (e.created.0, e.modified.0)),
-        None => index.current(key),
+impl Drop for Writer {
+    /// Whatever ends the writer, nobody waits for it any more.
+    fn drop(&mut self) {
+        *self.shared.queue.lock().unwrap_or_else(|e| e.into_inner()) = Queue::ended();
     }
-}
-
-/// What a transaction does to a key in the end.
-enum Put {
-    Removed,
-    /// `anew`: the transaction removes the key first.
-    Value {
-        value: bytes::Bytes,
-        anew: bool,
-    },
-}
-
-/// The last word on each key, in the order of its first mention.
-fn effects(writes: Vec<Write>) -> Vec<(String, Put)> {
-    let mut places = HashMap::new();
-    let mut effects: Vec<(String, Put)> = Vec::with_capacity(writes.len());
-    let single = writes.len() == 1;
-    for write in writes {
-        let (key, value) = match write {
-            Write::Put(key, value) => (key, Some(value)),
-            Write::Delete(key) => (key, None),
-        };
-        if single {
-            return vec![(key, value.map_or(Put::Removed, |value| Put::Value { value, anew: false }))];
-        }
-        let place = *places.entry(key.clone()).or_insert(effects.len());
-        let before = effects.get(place).map(|(_, put)| put);
-        let anew = matches!(before, Some(Put::Removed | Put::Value { anew: true, .. }));
-        let put = value.map_or(Put::Removed, |value| Put::Value { value, anew });
-        match effects.get_mut(place) {
-            Some(effect) => effect.1 = put,
-            None => effects.push((key, put)),
-        }
-    }
-    effects
 }
 
 /// Writes an empty store file in place of whatever `path` names, and locks it.

@@ -1,6 +1,9 @@
 //! What a container of a pod may say.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvFromSource, EnvVar, PodSpec, ResourceRequirements, VolumeMount,
@@ -119,6 +122,11 @@ fn ports(ports: &[ContainerPort], pod: &PodSpec, at: &Path, bad: &mut Faults) {
         bad.one_of(at.field("protocol"), port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]);
         if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
             address(ip, at.field("hostIP"), bad);
+            let forwarded = pod.host_network != Some(true) && port.host_port.is_some_and(|p| p != 0);
+            if forwarded && ip.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+                let message = "must not be a loopback address, which is not forwarded to pods; use one of the node's";
+                bad.push(at.field("hostIP"), Cause::Invalid, message);
+            }
         }
     }
 }

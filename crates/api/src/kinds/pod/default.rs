@@ -33,6 +33,10 @@ pub(crate) fn spec(spec: &mut PodSpec) {
     spec.termination_grace_period_seconds.get_or_insert(30);
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
+    #[cfg(feature = "mutate")]
+    if crate::mutate::drops("io.k8s.api.core.v1.PodSpec", "serviceAccount") {
+        spec.service_account = None;
+    }
     // `serviceAccount` is the old name of `serviceAccountName`: both say the same.
     let account = [&spec.service_account_name, &spec.service_account].into_iter().flatten().find(|a| !a.is_empty());
     if let Some(account) = account.cloned() {
