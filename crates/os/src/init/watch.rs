@@ -2,6 +2,7 @@
 //! minute's summary on the console.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,11 +28,14 @@ pub fn run(machine: &Arc<Machine>) {
             machine.console.say("the network is there; rast is started again");
             machine.service.kill();
         }
-        let ready = health(machine);
+        let health = machine.node.health();
         let authority = machine.node.authority();
         if let Some(authority) = &authority {
+            // Before the API is called ready: then whoever reads this knows whom to trust.
             machine.console.set(Topic::Authority, authority.as_str());
         }
+        let ready = health.is_ok();
+        machine.console.set(Topic::Api, words(machine, health));
         if let Some(authority) = authority.filter(|_| ready && !told && next_word <= Instant::now()) {
             told = tell(&authority);
             next_word = Instant::now() + MINUTE;
@@ -49,22 +53,15 @@ pub fn run(machine: &Arc<Machine>) {
     }
 }
 
-fn health(machine: &Machine) -> bool {
-    let health = machine.node.health();
+fn words(machine: &Machine, health: Result<(), String>) -> String {
     let port = machine.node.port();
-    let words = match &health {
+    match health {
         Ok(()) => {
-            let urls = machine
-                .net
-                .addresses()
-                .into_iter()
-                .map(|ip| format!("https://{}", std::net::SocketAddr::new(ip, port)));
+            let urls = machine.net.addresses().into_iter().map(|ip| format!("https://{}", SocketAddr::new(ip, port)));
             format!("ready at {}", urls.collect::<Vec<_>>().join(" "))
         }
         Err(why) => format!("not ready: {why}"),
-    };
-    machine.console.set(Topic::Api, words);
-    health.is_ok()
+    }
 }
 
 /// Leaves the fingerprint with the cloud, where its owner can read it. `true`: it need not be tried again.
