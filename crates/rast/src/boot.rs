@@ -25,6 +25,8 @@ use control::Control;
 
 /// How long a node may take from its start until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same on a machine of its own, where nobody waits who could do better than to go on.
+const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Starts everything, runs until SIGTERM or SIGINT, and ends everything but the containers (a machine's end too).
 pub async fn run(host: &Host, settings: Settings) -> Result<()> {
@@ -80,7 +82,8 @@ impl Instance {
     }
 
     async fn ready(&self) -> Result<()> {
-        node_ready(self.control.client("masters"), &self.name, PATIENCE).await
+        let patience = if self.ending.is_some() { LONG_PATIENCE } else { PATIENCE };
+        node_ready(self.control.client("masters"), &self.name, patience).await
     }
 
     async fn stop(self) -> Result<()> {
