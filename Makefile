@@ -44,3 +44,11 @@ bench-check: setup build
 ## setup: packages and clients that the other commands need (idempotent)
 setup:
 	scripts/setup
+
+## devcloud: a real OpenStack on this machine, which the tests use; as root (docs/devcloud.md)
+devcloud:
+	scripts/devcloud/devcloud up
+
+## devcloud-down: ends it; its state stays for the next time
+devcloud-down:
+	scripts/devcloud/devcloud down

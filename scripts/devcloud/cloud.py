@@ -114,6 +114,8 @@ def project_delete(cloud, name):
     identity = cloud.identity
     made, user = identity.find_project(name), identity.find_user(name)
     if made and user:
+        for end in identity.get(f"/OS-EP-FILTER/projects/{made.id}/endpoints").json()["endpoints"]:  # shows what was hidden
+            identity.delete(f"/OS-EP-FILTER/projects/{made.id}/endpoints/{end['id']}")
         purge(cloud, connect(name), made.id)
     for thing, delete in [(made, identity.delete_project), (user, identity.delete_user)]:
         if thing:
@@ -125,7 +127,6 @@ def purge(cloud, own, owner):
 
     As the project's own user where a list is not filtered: an administrator's list of stacks holds those of all projects."""
     compute, volume, stacks, network = own.compute, own.block_storage, own.orchestration, cloud.network
-    held_stacks = stacks.stacks if own.has_service("orchestration") else list
 
     def delete_router(router):
         for port in network.ports(device_id=router.id, device_owner="network:router_interface"):
@@ -134,7 +135,7 @@ def purge(cloud, own, owner):
 
     # Asked for a project's security groups, Neutron gives it a new default one: these are picked from all.
     for what, held, delete in [
-        ("stacks", held_stacks, stacks.delete_stack),
+        ("stacks", stacks.stacks, stacks.delete_stack),
         ("servers", compute.servers, compute.delete_server),
         ("snapshots", volume.snapshots, volume.delete_snapshot),
         ("volumes", volume.volumes, volume.delete_volume),
@@ -150,9 +151,9 @@ def purge(cloud, own, owner):
             for thing in left:
                 if time.monotonic() < asked.get(thing.id, 0) + 20:
                     continue
-                asked[thing.id] = time.monotonic()
                 try:
                     delete(thing)
+                    asked[thing.id] = time.monotonic()
                 except openstack.exceptions.HttpException as refused:
                     why = refused
             time.monotonic() < end or sys.exit(f"project holds {len(left)} {what} that do not go: {why}")
