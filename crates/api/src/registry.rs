@@ -233,12 +233,14 @@ mod tests {
         for kind in builtin().kinds().iter().filter(|k| k.subresources.contains(&Subresource::Status)) {
             let old = json!({"metadata": {"name": "a", "generation": 3, "resourceVersion": "7"},
                 "spec": {"x": 1}, "status": {"y": 1}});
-            let asked = json!({"metadata": {"name": "a", "generation": 9, "resourceVersion": "8"},
+            let asked = json!({"metadata": {"name": "a", "generation": 9, "resourceVersion": "8",
+                "annotations": {"why": "x"}, "labels": {"mine": "x"}},
                 "spec": {"x": 2}, "status": {"y": 2}});
             let mut new = asked.clone();
             (kind.strategy.before_status)(&mut new, &old);
             assert_eq!((&new["spec"], &new["status"]), (&old["spec"], &asked["status"]), "{}", kind.plural);
-            assert_eq!(new["metadata"]["resourceVersion"], "8");
+            let metadata = json!({"name": "a", "generation": 3, "resourceVersion": "8", "annotations": {"why": "x"}});
+            assert_eq!(new["metadata"], metadata, "{}", kind.plural);
             let mut new = asked.clone();
             (kind.strategy.before_update)(&mut new, &old);
             assert_eq!(new["status"], old["status"], "{}", kind.plural);

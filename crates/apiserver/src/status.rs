@@ -19,6 +19,8 @@ pub struct ApiError {
     pub message: String,
     /// `metav1.StatusDetails`; null when there are none.
     pub details: Value,
+    /// `metav1.ListMeta`.
+    pub metadata: Value,
 }
 
 /// The result of anything that can end in a [`ApiError`].
@@ -27,7 +29,7 @@ pub type Result<T> = std::result::Result<T, ApiError>;
 impl ApiError {
     /// An error without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null }
+        Self { code, reason, message: message.into(), details: Value::Null, metadata: json!({}) }
     }
 
     /// An error about one object.
@@ -43,7 +45,9 @@ impl ApiError {
 
     /// Nothing is served at this path.
     pub fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+        let error = Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource");
+        // Clients tell it by details without a name from an object that is not there.
+        Self { details: json!({}), ..error }
     }
 
     /// An object of that name exists already.
@@ -118,6 +122,11 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
     }
 
+    /// The answer can be had in none of the forms that the client takes.
+    pub fn not_acceptable(message: &str) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
     /// A revision or continue token is too old: list again.
     pub fn gone(message: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, "Expired", message)
@@ -188,7 +197,7 @@ impl ApiError {
     /// The `metav1.Status` object.
     pub fn status(&self) -> Value {
         let mut status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
         if !self.details.is_null() {

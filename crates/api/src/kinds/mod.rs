@@ -34,6 +34,7 @@ pub const ALL: &[fn() -> Kind] = &[
     review::self_subject_access,
     review::self_subject_rules,
     review::subject_access,
+    review::local_subject_access,
     review::self_subject,
     review::token,
 ];

@@ -168,6 +168,8 @@ fn scheduler() -> Vec<PolicyRule> {
     ]
 }
 
+const ISSUER: &[&str] =
+    &["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"];
 const HEALTH: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
 /// Name, rules, what it aggregates by label, and to whom (kind, name) it is bound.
@@ -192,6 +194,8 @@ fn all() -> Vec<Default> {
             None,
             &[("Group", AUTHENTICATED), ("Group", UNAUTHENTICATED)],
         ),
+        // Bound to nobody: a pod's token may do nothing by default.
+        ("system:service-account-issuer-discovery", vec![urls(&["get"], ISSUER)], None, &[]),
         ("system:controllers", controllers(), None, &[("User", CONTROLLERS)]),
         ("system:kube-scheduler", scheduler(), None, &[("User", SCHEDULER)]),
     ]

@@ -57,7 +57,7 @@ pub(super) fn decode(call: &Call, object: Value) -> Result<Value> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let decoded = (kind.strategy.decode)(&object).map_err(|faults| ApiError::undecodable(kind, &name, &faults))?;
     let unknown = kind.unknown_fields(&object, &decoded);
-    call.stray(unknown.iter().map(|path| format!("unknown field {:?}", path.to_string())).collect())?;
+    call.stray(&unknown)?;
     body::shape(decoded)
 }
 
