@@ -100,6 +100,7 @@ impl Kind {
             subresources: &[],
             columns: crate::columns::PLAIN,
             stored: true,
+            view: None,
             returns_deleted: false,
             definition: T::schema_name(),
             schema: |generator| {

@@ -27,6 +27,7 @@ pub const ALL: &[fn() -> Kind] = &[
     deployment::kind,
     replicaset::kind,
     lease::kind,
+    event::renamed,
     rbac::role,
     rbac::role_binding,
     rbac::cluster_role,

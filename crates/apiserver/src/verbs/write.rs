@@ -132,7 +132,15 @@ pub(super) async fn commit(
         metadata.shift_remove("resourceVersion");
     }
     checks.push((key.to_owned(), expect));
-    let writes = vec![Write::Put(key.to_owned(), object.to_string().into())];
+    let stored = match call.kind.view {
+        None => object.to_string(),
+        Some(view) => {
+            let mut stored = object.clone();
+            (view.write)(&mut stored);
+            stored.to_string()
+        }
+    };
+    let writes = vec![Write::Put(key.to_owned(), stored.into())];
     let rev = call.server.config().store.commit(Txn { checks, writes }).await?;
     set_revision(object, rev);
     Ok(())
