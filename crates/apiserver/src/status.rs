@@ -17,10 +17,8 @@ pub struct ApiError {
     pub reason: &'static str,
     /// What went wrong and what to do about it.
     pub message: String,
-    /// `metav1.StatusDetails`; null when there are none.
+    /// `metav1.StatusDetails`; null when there are none. A `continue` goes to the status' own metadata.
     pub details: Value,
-    /// `metav1.ListMeta`.
-    pub metadata: Value,
 }
 
 /// The result of anything that can end in a [`ApiError`].
@@ -29,7 +27,7 @@ pub type Result<T> = std::result::Result<T, ApiError>;
 impl ApiError {
     /// An error without details.
     pub fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: Value::Null, metadata: json!({}) }
+        Self { code, reason, message: message.into(), details: Value::Null }
     }
 
     /// An error about one object.
@@ -197,11 +195,15 @@ impl ApiError {
     /// The `metav1.Status` object.
     pub fn status(&self) -> Value {
         let mut status = json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure",
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
-        if !self.details.is_null() {
-            status["details"] = self.details.clone();
+        let mut details = self.details.clone();
+        if let Some(rest) = details.as_object_mut().and_then(|details| details.shift_remove("continue")) {
+            status["metadata"]["continue"] = rest;
+        }
+        if !details.is_null() {
+            status["details"] = details;
         }
         status
     }

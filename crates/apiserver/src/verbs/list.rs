@@ -100,7 +100,7 @@ fn cut_off(token: &Token) -> ApiError {
     let message = "the revision of this list is not kept any more: list again from the beginning, or get the rest as it \
                    is now by the continue token in the metadata of this answer";
     let rest = Token::new(None, &token.after).encode();
-    ApiError { metadata: json!({"continue": rest}), ..ApiError::gone(message) }
+    ApiError { details: json!({"continue": rest}), ..ApiError::gone(message) }
 }
 
 /// A page at an exact revision: from the cache while nothing has changed since, else from the store.
