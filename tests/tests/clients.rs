@@ -128,3 +128,12 @@ fn the_python_client_creates_watches_and_patches() {
     let out = instance.outside("python").env("IMAGE", format!("{}/busybox:1", registry())).ok(&[script]);
     assert!(out.ends_with("done\n"), "{out}");
 }
+
+#[test]
+fn the_calls_of_kubernetes_own_conformance_tests_are_answered() {
+    let instance = Instance::up();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/conformance.py");
+    let python = instance.outside("python").env("IMAGE", format!("{}/busybox:1", registry()));
+    let out = python.env("OTHER_IMAGE", format!("{}/multi:1", registry())).ok(&[script]);
+    assert!(out.ends_with("done\n"), "{out}");
+}

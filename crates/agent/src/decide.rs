@@ -293,8 +293,9 @@ impl Planner<'_> {
     /// Whether the image is here; if not, sees to it.
     fn image(&mut self, c: &Container, known: &Seen) -> bool {
         match &known.image {
-            Stage::Ready(_) => return true,
-            Stage::Absent => self.push(Step::Pull { container: c.name.clone() }),
+            Stage::Ready(id) if Some(&id.name) == c.image.as_ref() => return true,
+            // Never asked for, or another image is wanted now.
+            Stage::Ready(_) | Stage::Absent => self.push(Step::Pull { container: c.name.clone() }),
             Stage::Failed(t) => {
                 if self.due(t.due(CRASH_FIRST, BACK_OFF_MOST)) {
                     self.push(Step::Pull { container: c.name.clone() });

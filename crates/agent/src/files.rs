@@ -9,6 +9,9 @@ use crate::{config::Dns, pod};
 /// Longest host name of Linux.
 const HOST_NAME_MAX: usize = 63;
 
+/// The first line of a pod's own `/etc/hosts`, by which others tell it from a node's.
+const MANAGED: &str = "# Kubernetes-managed hosts file.";
+
 /// The pod's host name.
 pub fn hostname(pod: &Pod, node: &str) -> String {
     let spec = pod::spec(pod);
@@ -34,7 +37,7 @@ pub fn hosts(pod: &Pod, ips: &[IpAddr], hostname: &str, domain: &str, host: &str
     let mut text = if spec.host_network == Some(true) {
         host.to_string()
     } else {
-        let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_string();
+        let mut text = format!("{MANAGED}\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         for ip in ips {
             match &spec.subdomain {
                 Some(_) => text.push_str(&format!("{ip}\t{}\t{hostname}\n", fqdn(pod, hostname, domain))),
@@ -162,6 +165,7 @@ mod tests {
     fn own_name() {
         let p = pod(json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
         let text = self::hosts(&p, &["10.0.0.2".parse().unwrap()], &hostname(&p, "node"), "cluster.local", "");
+        assert!(text.starts_with("# Kubernetes-managed hosts file.\n"), "{text}");
         assert!(text.ends_with("10.0.0.2\tweb\n1.2.3.4\ta\tb\n"), "{text}");
         assert_eq!(hostname(&pod(json!({"containers": [], "hostNetwork": true})), "node"), "node");
     }

@@ -200,7 +200,7 @@ fn info(config: &Config) -> NodeSystemInfo {
         boot_id: read("/proc/sys/kernel/random/boot_id"),
         machine_id: read("/etc/machine-id"),
         container_runtime_version: format!("rast://{}", config.version),
-        kubelet_version: format!("v1.36.0+rast-{}", config.version),
+        kubelet_version: format!("v1.36.0+rastos-{}", config.version),
         ..NodeSystemInfo::default()
     }
 }

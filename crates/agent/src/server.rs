@@ -1,16 +1,17 @@
 //! What clients ask of a node: logs, exec, attach, port-forward, statistics. The API server calls this in process and
 //! has authenticated and authorised the request.
 
-use std::{collections::HashMap, convert::Infallible, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use axum::{
     Router,
-    body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -95,6 +96,7 @@ async fn container_logs(
     State(agent): State<Agent>,
     Path((namespace, name, container)): Path<(String, String, String)>,
     Query(words): Query<Words>,
+    request: Request,
 ) -> Result<Response, Refusal> {
     let scene = agent.find_pod(&namespace, &name, words.get("uid").map(String::as_str))?;
     let query = query(&words)?;
@@ -123,7 +125,7 @@ async fn container_logs(
     let reader = tokio::task::spawn_blocking(move || logs::Reader::open(&log, query)).await;
     let reader = reader.map_err(|e| bad(e.to_string()))?.map_err(|e| bad(format!("log of {container}: {e}")))?;
     let uid = scene.uid().to_string();
-    let stream = futures::stream::unfold((Some(reader), POLL.0), move |(reader, wait)| {
+    let log = futures::stream::unfold((Some(reader), POLL.0), move |(reader, wait)| {
         let (agent, uid, container) = (agent.clone(), uid.clone(), container.clone());
         async move {
             let (mut reader, mut wait) = (reader?, wait);
@@ -147,7 +149,7 @@ async fn container_logs(
                 });
                 let (back, piece) = read.await.ok()?;
                 if !piece.is_empty() {
-                    return Some((Ok::<_, Infallible>(piece), (Some(back), POLL.0)));
+                    return Some((Bytes::from(piece), (Some(back), POLL.0)));
                 }
                 if !alive || back.done() {
                     return None;
@@ -157,8 +159,9 @@ async fn container_logs(
                 wait = (wait * 2).min(POLL.1);
             }
         }
-    });
-    Ok(([("content-type", "text/plain")], Body::from_stream(stream)).into_response())
+    })
+    .boxed();
+    Ok(stream::tell(request, log))
 }
 
 async fn pods(State(agent): State<Agent>) -> axum::Json<Value> {

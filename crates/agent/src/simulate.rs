@@ -163,7 +163,8 @@ impl World {
             Step::Volumes => Outcome::Volumes(ok),
             Step::Pull { container } => {
                 let reason = Failure { reason: "ErrImagePull", message: "injected".into() };
-                let id = ImageId { name: "i".into(), id: "sha256:1".into() };
+                let name = pod::container(&self.want, &container).and_then(|(_, c)| c.image.clone()).unwrap();
+                let id = ImageId { name, id: "sha256:1".into() };
                 Outcome::Image(container, ok.map(|()| id).map_err(|_| reason))
             }
             Step::Start { container, attempt } => {
@@ -301,6 +302,17 @@ fn a_failed_init_container_ends_the_pod() {
     assert_eq!(w.phase(), "Failed");
     assert!(!w.starts.contains_key("c"));
     assert_eq!(w.status("c")["state"]["waiting"]["reason"], "PodInitializing");
+}
+
+#[test]
+fn a_container_whose_image_changes_runs_the_new_one() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.run(5);
+    w.want.spec.as_mut().unwrap().containers[0].image = Some("j".into());
+    w.run(60);
+    let status = w.status("c");
+    assert_eq!((&status["image"], &status["restartCount"]), (&json!("j"), &json!(1)));
+    assert!(w.running("c"));
 }
 
 #[test]

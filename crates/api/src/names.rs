@@ -62,6 +62,16 @@ pub fn port(text: &str) -> Complaint {
     })
 }
 
+/// The name of a kernel parameter: parts of `a-z0-9-_` joined by '.' or '/', with a letter or digit at either end of
+/// each.
+pub fn sysctl(text: &str) -> Complaint {
+    let part = |part: &str| ends(part, lower) && part.bytes().all(|b| lower(b) || b == b'-' || b == b'_');
+    too_long(text, 253).or_else(|| {
+        let message = "must be a kernel parameter's name: lower-case letters, digits, '-' and '_', parts joined by '.'";
+        complain(text.split(['.', '/']).all(part), message)
+    })
+}
+
 /// The key of a label or annotation, the name of a resource or finalizer: `[PREFIX/]NAME`.
 pub fn qualified(text: &str) -> Complaint {
     let (prefix, name) = match text.split_once('/') {

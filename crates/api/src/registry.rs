@@ -90,6 +90,17 @@ pub struct Strategy {
     pub grace: fn(&Value, Option<i64>) -> i64,
 }
 
+/// Another form of the objects of a kind: kept once, served in both.
+#[derive(Clone, Copy)]
+pub struct View {
+    /// The group of the kind as which they are kept, with the same plural; empty for the core group.
+    pub group: &'static str,
+    /// From the form in which they are kept.
+    pub read: fn(&mut Value),
+    /// Into it.
+    pub write: fn(&mut Value),
+}
+
 /// One kind of resource.
 #[derive(Clone)]
 pub struct Kind {
@@ -117,6 +128,8 @@ pub struct Kind {
     pub columns: &'static [Column],
     /// Whether objects are kept; a review is answered and forgotten.
     pub stored: bool,
+    /// Its objects are those of another kind in another form.
+    pub view: Option<View>,
     /// A delete answers with the object as it was, instead of a `Status`: what clients with typed answers expect.
     pub returns_deleted: bool,
     /// The name of its OpenAPI definition, e.g. `io.k8s.api.core.v1.Pod`.
@@ -148,7 +161,8 @@ impl Kind {
 
     /// The store's key of an object, or with `name` empty the prefix of all in `namespace` (both empty: of all).
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        let group = if self.group.is_empty() { "core" } else { &self.group };
+        let group = self.view.map_or(&*self.group, |view| view.group);
+        let group = if group.is_empty() { "core" } else { group };
         match (self.scope, namespace) {
             (Scope::Namespaced, "") => format!("/registry/{group}/{}/", self.plural),
             (Scope::Namespaced, ns) => format!("/registry/{group}/{}/{ns}/{name}", self.plural),
@@ -233,12 +247,14 @@ mod tests {
         for kind in builtin().kinds().iter().filter(|k| k.subresources.contains(&Subresource::Status)) {
             let old = json!({"metadata": {"name": "a", "generation": 3, "resourceVersion": "7"},
                 "spec": {"x": 1}, "status": {"y": 1}});
-            let asked = json!({"metadata": {"name": "a", "generation": 9, "resourceVersion": "8"},
+            let asked = json!({"metadata": {"name": "a", "generation": 9, "resourceVersion": "8",
+                "annotations": {"why": "x"}, "labels": {"mine": "x"}},
                 "spec": {"x": 2}, "status": {"y": 2}});
             let mut new = asked.clone();
             (kind.strategy.before_status)(&mut new, &old);
             assert_eq!((&new["spec"], &new["status"]), (&old["spec"], &asked["status"]), "{}", kind.plural);
-            assert_eq!(new["metadata"]["resourceVersion"], "8");
+            let metadata = json!({"name": "a", "generation": 3, "resourceVersion": "8", "annotations": {"why": "x"}});
+            assert_eq!(new["metadata"], metadata, "{}", kind.plural);
             let mut new = asked.clone();
             (kind.strategy.before_update)(&mut new, &old);
             assert_eq!(new["status"], old["status"], "{}", kind.plural);

@@ -100,6 +100,7 @@ impl Kind {
             subresources: &[],
             columns: crate::columns::PLAIN,
             stored: true,
+            view: None,
             returns_deleted: false,
             definition: T::schema_name(),
             schema: |generator| {
@@ -155,9 +156,7 @@ impl Strategy {
     pub fn with_status(self) -> Self {
         Self {
             before_create: |new| {
-                if let Some(object) = new.as_object_mut() {
-                    object.remove("status");
-                }
+                new["status"] = json!({});
                 new["metadata"]["generation"] = json!(1);
             },
             before_update: |new, old| {
@@ -187,14 +186,13 @@ pub(crate) fn count_generation(new: &mut Value, old: &Value, changed: bool) {
     }
 }
 
-/// Only the status is new, and what the server itself keeps about the write.
+/// Only the status is new, the annotations that go with it, and what the server itself keeps about the write.
+/// Labels stay: they grant rights (a namespace's) and say who owns what.
 fn before_status(new: &mut Value, old: &Value) {
     let mut kept = old.clone();
     keep(&mut kept, new, "status");
-    for own in ["resourceVersion", "managedFields"] {
-        if let Some(value) = new["metadata"].get(own) {
-            kept["metadata"][own] = value.clone();
-        }
+    for own in ["annotations", "resourceVersion", "managedFields"] {
+        keep(&mut kept["metadata"], &new["metadata"], own);
     }
     *new = kept;
 }

@@ -102,6 +102,21 @@ fn mounts_that_lead_elsewhere() {
 }
 
 #[test]
+fn sysctls_that_are_none_are_told_before_those_that_reach_the_host() {
+    let named = |names: &[&str]| {
+        let list: Vec<Value> = names.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+        let registry = api::builtin();
+        let kind = registry.object("v1", "Pod").unwrap();
+        let faults = kind.complete(&pod(json!({"securityContext": {"sysctls": list}}))).unwrap_err();
+        faults.0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let text = named(&["foo-", "kernel.shmmax", "safe-and-unsafe", "bar.."]);
+    assert!(text.contains("Invalid value: \"foo-\"") && text.contains("Invalid value: \"bar..\""), "{text}");
+    assert!(!text.contains("shmmax") && !text.contains("safe-and-unsafe"), "{text}");
+    assert!(named(&["kernel.shmmax"]).contains("reach beyond the pod"));
+}
+
+#[test]
 fn sysctls_that_reach_the_host() {
     let at = "spec.securityContext.sysctls[0].name";
     for name in ["kernel.core_pattern", "kernel/core_pattern", "vm.overcommit_memory", "", "net.core.somaxconn"] {

@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const RING_AGE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Cache {
-    shelves: HashMap<String, Arc<Shelf>>,
+    /// By the prefix of their keys; of a kind that is served in several forms, one a form.
+    shelves: HashMap<String, Vec<Arc<Shelf>>>,
     /// Everything up to this revision is on the shelves; `None` until the first list is.
     applied: watch::Sender<Option<Rev>>,
     store: Arc<dyn Store>,
@@ -37,14 +38,17 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(store: Arc<dyn Store>, registry: &Registry) -> Arc<Self> {
-        let stored = registry.kinds().iter().filter(|k| k.stored);
-        let shelves = stored.map(|k| (k.key("", ""), Arc::new(Shelf::new(k.clone())))).collect();
+        let mut shelves = HashMap::<String, Vec<Arc<Shelf>>>::new();
+        for kind in registry.kinds().iter().filter(|k| k.stored) {
+            shelves.entry(kind.key("", "")).or_default().push(Arc::new(Shelf::new(kind.clone())));
+        }
         Arc::new(Self { shelves, applied: watch::Sender::new(None), store })
     }
 
     /// The objects of a kind.
     pub(crate) fn shelf(&self, kind: &Kind) -> Result<&Arc<Shelf>> {
-        self.shelves.get(&kind.key("", "")).ok_or_else(ApiError::no_route)
+        let forms = self.shelves.get(&kind.key("", "")).into_iter().flatten();
+        forms.into_iter().find(|shelf| shelf.kind().group == kind.group).ok_or_else(ApiError::no_route)
     }
 
     /// Whether the first list has been read.
@@ -112,7 +116,7 @@ impl Cache {
                     Some(event) => self.take_in(event?, &mut events)?,
                     None => return Ok(()),
                 },
-                _ = age.tick() => self.shelves.values().for_each(|s| s.forget_before(RING_AGE)),
+                _ = age.tick() => self.shelves.values().flatten().for_each(|s| s.forget_before(RING_AGE)),
             }
         }
     }
@@ -120,7 +124,7 @@ impl Cache {
     /// Brings all shelves to one revision, page by page.
     async fn list_all(&self) -> store::Result<Rev> {
         let rev = self.store.revision().await?;
-        for (prefix, shelf) in &self.shelves {
+        for (prefix, forms) in &self.shelves {
             let mut seen: Vec<Entry> = Vec::new();
             loop {
                 let after = seen.last().map(|e| e.key.clone());
@@ -131,7 +135,7 @@ impl Cache {
                     break;
                 }
             }
-            shelf.replace_all(seen, rev);
+            forms.iter().for_each(|shelf| shelf.replace_all(seen.clone(), rev));
         }
         self.applied.send_replace(Some(rev));
         Ok(rev)
@@ -153,8 +157,8 @@ impl Cache {
             runs.entry(event.key()[..end].to_owned()).or_default().push(event);
         }
         for (prefix, events) in runs {
-            if let Some(shelf) = self.shelves.get(&prefix) {
-                shelf.take_in(events);
+            for shelf in self.shelves.get(&prefix).into_iter().flatten() {
+                shelf.take_in(events.clone());
             }
         }
         self.applied.send_replace(last);

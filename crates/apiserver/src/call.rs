@@ -1,8 +1,8 @@
 //! One request for a resource, with all that its verbs need.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use api::{Kind, Scope};
+use api::{Kind, Path, Scope};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -33,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) warnings: Arc<Warnings>,
     pub(crate) now: jiff::Timestamp,
     pub(crate) method: http::Method,
+    /// Fields that the body gives twice, to be told together with those that its kind does not know.
+    pub(crate) twice: OnceLock<Vec<String>>,
     /// The request's own, the upgrade among them.
     pub(crate) extensions: http::Extensions,
 }
@@ -144,24 +146,36 @@ impl Call {
             warnings: self.warnings.clone(),
             now: self.now,
             method: self.method.clone(),
+            twice: OnceLock::new(),
             extensions: http::Extensions::new(),
         }
     }
 
-    /// The body as an object.
+    /// The body as an object that is complete in itself.
     pub(crate) fn object(&self) -> Result<Value> {
-        body::decode(&self.headers, &self.body).and_then(|decoded| self.sound(decoded))
+        let object = self.draft()?;
+        self.stray(&[])?;
+        Ok(object)
     }
 
-    /// A body without fields that were given twice, as far as `fieldValidation` minds.
-    pub(crate) fn sound(&self, (value, duplicates): Decoded) -> Result<Value> {
-        self.stray(duplicates.iter().map(|path| format!("duplicate field {:?}", path.to_string())).collect())?;
-        Ok(value)
+    /// The body as an object of the call's kind: whoever decodes it further tells its stray fields.
+    pub(crate) fn draft(&self) -> Result<Value> {
+        body::decode(&self.headers, &self.body).map(|decoded| self.sound(decoded))
     }
 
-    /// Refuses, tells or passes over fields that should not be there, as `fieldValidation` says.
-    pub(crate) fn stray(&self, fields: Vec<String>) -> Result<()> {
+    /// A body, with the fields that it gives twice kept for [`Self::stray`].
+    pub(crate) fn sound(&self, (value, duplicates): Decoded) -> Value {
+        self.twice.get_or_init(|| duplicates.iter().map(ToString::to_string).collect());
+        value
+    }
+
+    /// Refuses, tells or passes over fields that should not be there, as `fieldValidation` says: these unknown
+    /// ones, then those given twice.
+    pub(crate) fn stray(&self, unknown: &[Path]) -> Result<()> {
         let kind = &self.kind;
+        let unknown = unknown.iter().map(|path| format!("unknown field {:?}", path.to_string()));
+        let twice = self.twice.get().into_iter().flatten().map(|path| format!("duplicate field {path:?}"));
+        let fields: Vec<String> = unknown.chain(twice).collect();
         match self.field_validation()? {
             FieldValidation::Strict if !fields.is_empty() => Err(ApiError::bad_request(format!(
                 "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",

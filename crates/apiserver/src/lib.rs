@@ -13,6 +13,7 @@ mod filters;
 pub mod identity;
 mod merge;
 pub mod nodes;
+mod oidc;
 mod openapi;
 pub mod pki;
 pub mod rbac;

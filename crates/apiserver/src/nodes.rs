@@ -3,7 +3,8 @@
 use api::Subresource;
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
-use http::{Request, Uri, header};
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
 use crate::{ApiError, Attributes, Result, call::Call};
@@ -15,6 +16,9 @@ pub trait Nodes: Send + Sync + 'static {
     /// its upgrade extension, so that a node in this process can take over the connection.
     async fn forward(&self, node: &str, request: Request<Body>) -> Response;
 }
+
+/// The longest refusal of a node that is passed on, in bytes.
+const WORDS: usize = 64 << 10;
 
 /// The annotation that names the container to use when none is asked for.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -41,7 +45,23 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
     *request.headers_mut() = std::mem::take(&mut call.headers);
     request.headers_mut().remove(header::AUTHORIZATION); // not the node's business
     *request.extensions_mut() = std::mem::take(&mut call.extensions);
-    Ok(call.server.config().nodes.forward(node, request).await)
+    told(call.server.config().nodes.forward(node, request).await).await
+}
+
+/// What a node refuses in plain words, as the status that clients look for.
+async fn told(response: Response) -> Result<Response> {
+    let code = response.status();
+    if !code.is_client_error() && !code.is_server_error() {
+        return Ok(response);
+    }
+    let body = Limited::new(response.into_body(), WORDS).collect().await;
+    let body = body.map_err(|e| ApiError::internal(format!("read the answer of a node: {e}")))?.to_bytes();
+    let message = String::from_utf8_lossy(&body).into_owned();
+    Err(match code {
+        StatusCode::BAD_REQUEST => ApiError::bad_request(message),
+        StatusCode::NOT_FOUND => ApiError::new(code, "NotFound", message),
+        _ => ApiError::new(code, "InternalError", message),
+    })
 }
 
 /// The kubelet's URL: `/exec/NAMESPACE/POD/CONTAINER?command=…&uid=…`.

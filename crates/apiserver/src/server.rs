@@ -1,6 +1,6 @@
 //! The server: what it is made of, and the ways into it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::{Kind, Registry, Scope};
 use axum::{
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Admission, ApiError, Attributes, Audit, Authenticator, Authorizer, Identity, Nodes, Result, Warnings, attributes,
-    cache::Cache, call::Call, discovery, filters, openapi, tasks, verbs, wire::body,
+    cache::Cache, call::Call, discovery, filters, oidc, openapi, tasks, verbs, wire::body,
 };
 
 /// Requests that are answered at a time, besides watches and streams.
@@ -105,6 +105,7 @@ impl Server {
         let doors = doors.fold(Router::new(), |all, door| all.route(door.path, door.answers.clone()));
         Router::new()
             .merge(discovery::routes())
+            .merge(oidc::routes())
             .merge(openapi::routes())
             .merge(doors.with_state(()))
             .fallback(dispatch)
@@ -188,6 +189,7 @@ async fn answer(
         now: server.now(),
         headers: parts.headers,
         method: parts.method,
+        twice: OnceLock::new(),
         extensions: parts.extensions,
         server,
         kind,

@@ -17,7 +17,7 @@ pub struct ApiError {
     pub reason: &'static str,
     /// What went wrong and what to do about it.
     pub message: String,
-    /// `metav1.StatusDetails`; null when there are none.
+    /// `metav1.StatusDetails`; null when there are none. A `continue` goes to the status' own metadata.
     pub details: Value,
 }
 
@@ -43,7 +43,9 @@ impl ApiError {
 
     /// Nothing is served at this path.
     pub fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+        let error = Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource");
+        // Clients tell it by details without a name from an object that is not there.
+        Self { details: json!({}), ..error }
     }
 
     /// An object of that name exists already.
@@ -116,6 +118,11 @@ impl ApiError {
     /// No or wrong credentials.
     pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    /// The answer can be had in none of the forms that the client takes.
+    pub fn not_acceptable(message: &str) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
     /// A revision or continue token is too old: list again.
@@ -191,8 +198,12 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code.as_u16(),
         });
-        if !self.details.is_null() {
-            status["details"] = self.details.clone();
+        let mut details = self.details.clone();
+        if let Some(rest) = details.as_object_mut().and_then(|details| details.shift_remove("continue")) {
+            status["metadata"]["continue"] = rest;
+        }
+        if !details.is_null() {
+            status["details"] = details;
         }
         status
     }

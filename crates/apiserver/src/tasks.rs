@@ -39,7 +39,7 @@ pub(crate) fn start(server: &Server) {
 /// Deletes events that were last seen longer ago than [`EVENT_TTL`].
 pub(crate) async fn sweep_events(server: &Server) {
     let (store, now) = (&server.config().store, server.now());
-    for kind in server.config().registry.kinds().iter().filter(|k| k.plural == "events") {
+    for kind in server.config().registry.kinds().iter().filter(|k| k.plural == "events" && k.view.is_none()) {
         let Ok(shelf) = Cache::shelf(server.cache(), kind) else { continue };
         let (items, ..) =
             shelf.list("", None, 0, store::Rev(0), |item| now.duration_since(last_seen(&item.object())) > EVENT_TTL);

@@ -52,6 +52,10 @@ struct Echo;
 impl Nodes for Echo {
     async fn forward(&self, node: &str, request: Request<Body>) -> Response {
         assert_ne!(node, "broken", "this node panics");
+        if request.uri().query().is_some_and(|query| query.contains("previous=true")) {
+            let refusal = Response::builder().status(400).header(header::CONTENT_TYPE, "text/plain");
+            return refusal.body(Body::from("no previous container")).expect("a response");
+        }
         let secret = request.headers().contains_key(header::AUTHORIZATION);
         Response::new(Body::from(format!("{node} {} {} {secret}", request.method(), request.uri())))
     }

@@ -4,6 +4,8 @@
 //! `foregroundDeletion`) waits for the dependents that block it; one with the finalizer `orphan` lets its
 //! dependents go first. Owners are told apart by uid: a namesake made later owns nothing.
 
+use std::collections::BTreeSet;
+
 use crate::{
     object::Object,
     step::{Id, Step, remove_finalizer, set_owners},
@@ -33,7 +35,7 @@ pub fn plan(id: &Id, object: &Object, graph: &impl Graph) -> Vec<Step> {
             if dependents.is_empty() {
                 steps.push(remove_finalizer(id.clone(), object, ORPHAN));
             }
-        } else if object.has_finalizer(FOREGROUND) && !dependents.iter().any(|(_, d)| blocks(d, object)) {
+        } else if object.has_finalizer(FOREGROUND) && !dependents.iter().any(|(_, d)| holds(d, object, graph)) {
             steps.push(remove_finalizer(id.clone(), object, FOREGROUND));
         }
         return steps;
@@ -67,6 +69,18 @@ pub fn plan(id: &Id, object: &Object, graph: &impl Graph) -> Vec<Step> {
         _ => {}
     }
     steps
+}
+
+/// Whether an owner waits for a dependent: not for one that itself waits for the owner, round a circle.
+fn holds(dependent: &Object, owner: &Object, graph: &impl Graph) -> bool {
+    let (mut unseen, mut seen) = (vec![dependent], BTreeSet::new());
+    while let Some(object) = unseen.pop() {
+        if object.deleting() && object.has_finalizer(FOREGROUND) && seen.insert(object.uid()) {
+            let blocking = graph.dependents(object.uid()).into_iter().map(|(_, d)| d).filter(|d| blocks(d, object));
+            unseen.extend(blocking);
+        }
+    }
+    blocks(dependent, owner) && !seen.contains(owner.uid())
 }
 
 fn blocks(dependent: &Object, owner: &Object) -> bool {
@@ -208,6 +222,20 @@ mod tests {
         world.run(1);
         assert_eq!(world.uids(), ["3", "9"]);
         assert_eq!(world.0["3"].owners().len(), 1);
+    }
+
+    #[test]
+    fn a_circle_goes() {
+        for propagation in ["Foreground", "Background"] {
+            let mut world = World::default();
+            world.add(0, &[2], true);
+            world.add(1, &[0], true);
+            world.add(2, &[1], true);
+            world.add(3, &[1], true);
+            world.delete("0", propagation);
+            world.run(1);
+            assert_eq!(world.uids(), Vec::<&str>::new(), "{propagation}");
+        }
     }
 
     #[test]

@@ -113,7 +113,8 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
 fn served(kind: &api::Kind) -> Option<(Kind, Served)> {
     use api::Verb;
     let verbs = [Verb::List, Verb::Watch, Verb::Delete];
-    if !kind.stored || !verbs.iter().all(|v| kind.verbs.contains(v)) {
+    // What is only another form of a kind is seen in that kind.
+    if !kind.stored || kind.view.is_some() || !verbs.iter().all(|v| kind.verbs.contains(v)) {
         return None;
     }
     let name =

@@ -112,7 +112,7 @@ async fn node(host: &Host, settings: &Settings, name: &str, control: &Control, r
         api: Some((settings.address().to_string(), settings.api_port)),
         ca: Some(control.ca().to_owned()),
         pids: Some(settings.max_processes.into()),
-        version: concat!("rastOS ", env!("CARGO_PKG_VERSION")).to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let parts = Parts { client: control.client("node"), runtime, network: Arc::new(network), images, volumes };
     Ok(Agent::new(config, parts))

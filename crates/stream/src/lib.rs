@@ -13,6 +13,7 @@ mod pipe;
 mod ports;
 mod session;
 mod spdy;
+mod tell;
 mod tunnel;
 mod upgrade;
 
@@ -21,6 +22,7 @@ pub use crate::{
     pipe::{Reader, Writer},
     ports::{Forward, Ports, accept_ports},
     session::{Finish, Options, Session, Size, accept},
+    tell::tell,
 };
 
 /// Why there are no streams.

@@ -60,6 +60,11 @@ pub(crate) fn negotiate(
     }
 }
 
+/// Whether a request asks for another protocol.
+pub(crate) fn asked(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
 struct Refusal {
     status: StatusCode,
     why: String,
@@ -72,7 +77,7 @@ fn agree(
 ) -> std::result::Result<(Agreed, HeaderMap), Refusal> {
     let bad = |why: &str| Refusal { status: StatusCode::BAD_REQUEST, why: why.to_owned() };
     let asked = request.headers();
-    if !tokens(asked, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
+    if !self::asked(asked) {
         return Err(bad("an upgrade to WebSocket or SPDY/3.1 is required"));
     }
     let mut headers = HeaderMap::new();

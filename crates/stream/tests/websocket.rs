@@ -90,3 +90,22 @@ async fn what_is_not_spoken_is_refused() {
         assert!(response.status() == 400 && body.contains(why), "{path}: {body}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_told() {
+    let node = Node::start().await;
+    for protocol in ["binary.k8s.io", ""] {
+        let messages = all(connect(&node, "log", protocol).await.unwrap()).await;
+        assert_eq!(messages, [Message::binary("one\n"), Message::binary("two")], "{protocol:?}");
+    }
+    let messages = all(connect(&node, "log", "base64.binary.k8s.io").await.unwrap()).await;
+    assert_eq!(messages, [Message::text("b25lCg=="), Message::text("dHdv")]);
+    assert!(connect(&node, "log", "channel.k8s.io").await.is_err(), "it is no channel");
+
+    let mut plain = TcpStream::connect(node.address).await.unwrap();
+    let request = "GET /api/v1/namespaces/default/pods/p/log HTTP/1.0\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut plain, request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, tokio::io::AsyncReadExt::read_to_string(&mut plain, &mut answer)).await.unwrap().unwrap();
+    assert!(answer.ends_with("\r\n\r\none\ntwo") && answer.contains("content-type: text/plain"), "{answer}");
+}

@@ -1,37 +1,87 @@
 //! Event: what happened to an object.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::{
+    core::v1::{Event, ObjectReference},
+    events::v1::Event as Renamed,
+};
 use serde_json::Value;
 
 use crate::{
     columns::{NAME, age, column, integer, number, text, wide},
     faults::{Faults, Path},
-    registry::{Column, Kind, Scope, Strategy},
+    registry::{Column, Kind, Scope, Strategy, View},
     typed::Typed,
 };
 
-/// Event, in the core group.
+/// Event, in the core group: as which events are kept.
 pub fn kind() -> Kind {
     Kind {
         short: &["ev"],
-        columns: const {
-            &[
-                column("Last Seen", |o, now| last_seen(o, now).into()),
-                column("Type", |o, _| text(o, "/type")),
-                column("Reason", |o, _| text(o, "/reason")),
-                column("Object", |o, _| object(o).into()),
-                wide("Subobject", |o, _| text(o, "/involvedObject/fieldPath")),
-                wide("Source", |o, _| source(o).into()),
-                column("Message", |o, _| text(o, "/message").as_str().unwrap_or_default().trim().into()),
-                wide("First Seen", |o, now| first_seen(o, now).into()),
-                Column { wide: true, ..integer("Count", |o, _| number(o, "/count")) },
-                Column { wide: true, ..NAME },
-            ]
-        },
+        columns: COLUMNS,
         strategy: Strategy { fields, ..Strategy::of::<Event>() },
         ..Kind::of::<Event>("events", Scope::Namespaced)
     }
+}
+
+/// Event of `events.k8s.io`: the same events with other names for their fields.
+pub fn renamed() -> Kind {
+    Kind {
+        columns: COLUMNS,
+        view: Some(View {
+            group: "",
+            read: |event| rename(event, "events.k8s.io/v1", |(kept, shown)| (kept, shown)),
+            write: |event| rename(event, "v1", |(kept, shown)| (shown, kept)),
+        }),
+        strategy: Strategy { fields: renamed_fields, ..Strategy::of::<Renamed>() },
+        ..Kind::of::<Renamed>("events", Scope::Namespaced)
+    }
+}
+
+/// What fields are called in the core group, and in `events.k8s.io`.
+const NAMES: [(&str, &str); 7] = [
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("reportingComponent", "reportingController"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+];
+
+fn rename(event: &mut Value, version: &str, way: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+    let Some(fields) = event.as_object_mut() else { return };
+    fields.insert("apiVersion".into(), version.into());
+    for (from, to) in NAMES.map(way) {
+        if let Some(value) = fields.remove(from) {
+            fields.insert(to.into(), value);
+        }
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    column("Last Seen", |o, now| last_seen(&kept(o), now).into()),
+    column("Type", |o, _| text(o, "/type")),
+    column("Reason", |o, _| text(o, "/reason")),
+    column("Object", |o, _| object(&kept(o)).into()),
+    wide("Subobject", |o, _| text(&kept(o), "/involvedObject/fieldPath")),
+    wide("Source", |o, _| source(&kept(o)).into()),
+    column("Message", |o, _| text(&kept(o), "/message").as_str().unwrap_or_default().trim().into()),
+    wide("First Seen", |o, now| first_seen(&kept(o), now).into()),
+    Column { wide: true, ..integer("Count", |o, _| number(&kept(o), "/count")) },
+    Column { wide: true, ..NAME },
+];
+
+/// The event in the form in which it is kept.
+fn kept(event: &Value) -> Cow<'_, Value> {
+    if event["apiVersion"] == "v1" {
+        return Cow::Borrowed(event);
+    }
+    let mut event = event.clone();
+    rename(&mut event, "v1", |(kept, shown)| (shown, kept));
+    Cow::Owned(event)
 }
 
 /// The moments of an event, later fields first: `series`, `lastTimestamp`, `eventTime`.
@@ -79,13 +129,72 @@ fn fields(event: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The same under the other names, and those that clients know from the core group.
+fn renamed_fields(event: &Value) -> Vec<(&'static str, String)> {
+    let kept = kept(event);
+    let value = |pointer| kept.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mut all = fields(&kept);
+    all.extend([
+        ("regarding.kind", value("/involvedObject/kind")),
+        ("regarding.namespace", value("/involvedObject/namespace")),
+        ("regarding.name", value("/involvedObject/name")),
+        ("regarding.uid", value("/involvedObject/uid")),
+        ("regarding.apiVersion", value("/involvedObject/apiVersion")),
+        ("regarding.resourceVersion", value("/involvedObject/resourceVersion")),
+        ("regarding.fieldPath", value("/involvedObject/fieldPath")),
+        ("reportingController", value("/reportingComponent")),
+    ]);
+    all
+}
+
 impl Typed for Event {
     fn validate(&self, bad: &mut Faults) {
-        let (own, involved) = (&self.metadata.namespace, &self.involved_object.namespace);
-        // What happens to an object without a namespace is told in the default one.
-        let expected = involved.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
-        let at = Path::root().field("involvedObject").field("namespace");
-        let good = own.as_deref().is_none_or(|own| own == expected);
-        bad.unless(good, at, format!("must be the event's own namespace, {}", own.as_deref().unwrap_or_default()));
+        placed(self.metadata.namespace.as_deref(), &self.involved_object, "involvedObject", bad);
+    }
+}
+
+impl Typed for Renamed {
+    fn validate(&self, bad: &mut Faults) {
+        placed(self.metadata.namespace.as_deref(), &self.regarding.clone().unwrap_or_default(), "regarding", bad);
+        // One that was written in the core group may lack it, as it lacks who reports.
+        let legacy = self.deprecated_first_timestamp.is_some() || self.deprecated_source.is_some();
+        if self.event_time.is_none() && !legacy {
+            bad.required(Path::root().field("eventTime"), "must be given");
+        }
+    }
+}
+
+/// What happens to an object without a namespace is told in the default one.
+fn placed(own: Option<&str>, object: &ObjectReference, field: &str, bad: &mut Faults) {
+    let expected = object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
+    let good = own.is_none_or(|own| own == expected);
+    let message = format!("must be the event's own namespace, {}", own.unwrap_or_default());
+    bad.unless(good, Path::root().field(field).field("namespace"), message);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "type": "Normal",
+            "involvedObject": {"kind": "Pod", "name": "p"}, "message": "m", "reason": "R", "count": 2,
+            "reportingComponent": "c", "reportingInstance": "i", "source": {"component": "s"},
+            "firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:04:06Z"});
+        let view = renamed().view.unwrap();
+        let mut shown = core.clone();
+        (view.read)(&mut shown);
+        assert_eq!((&shown["note"], &shown["regarding"]["name"]), (&json!("m"), &json!("p")));
+        let decoded = (renamed().strategy.decode)(&shown).unwrap();
+        assert_eq!(renamed().unknown_fields(&shown, &decoded), [], "the type has all of these fields");
+        for (one, other) in kind().columns.iter().zip(renamed().columns) {
+            let now = "2026-01-02T03:05:05Z".parse().unwrap();
+            assert_eq!((one.value)(&core, now), (other.value)(&shown, now), "{}", one.name);
+        }
+        (view.write)(&mut shown);
+        assert_eq!(shown, core);
     }
 }

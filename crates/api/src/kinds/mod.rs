@@ -27,6 +27,7 @@ pub const ALL: &[fn() -> Kind] = &[
     deployment::kind,
     replicaset::kind,
     lease::kind,
+    event::renamed,
     rbac::role,
     rbac::role_binding,
     rbac::cluster_role,
@@ -34,6 +35,7 @@ pub const ALL: &[fn() -> Kind] = &[
     review::self_subject_access,
     review::self_subject_rules,
     review::subject_access,
+    review::local_subject_access,
     review::self_subject,
     review::token,
 ];

@@ -1,6 +1,7 @@
 //! ReplicaSet: so many pods of one template.
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use serde_json::json;
 
 use crate::{
     columns::{AGE, NAME, integer, number, selector, wide},
@@ -33,6 +34,10 @@ pub fn kind() -> Kind {
             ]
         },
         strategy: Strategy {
+            before_create: |new| {
+                new["status"] = json!({"replicas": 0});
+                new["metadata"]["generation"] = json!(1);
+            },
             fields: |o| vec![("status.replicas", number(o, "/status/replicas").to_string())],
             ..Strategy::of::<ReplicaSet>().with_status()
         },

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::{
     authentication::v1::{SelfSubjectReview, TokenReview},
-    authorization::v1::{SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview},
+    authorization::v1::{
+        LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+        SubjectAccessReviewSpec,
+    },
 };
 
 use crate::{
@@ -25,6 +28,11 @@ pub fn self_subject_rules() -> Kind {
 /// SubjectAccessReview: may they?
 pub fn subject_access() -> Kind {
     Kind::review::<SubjectAccessReview>("subjectaccessreviews", Scope::Cluster)
+}
+
+/// LocalSubjectAccessReview: may they, in this namespace?
+pub fn local_subject_access() -> Kind {
+    Kind::review::<LocalSubjectAccessReview>("localsubjectaccessreviews", Scope::Namespaced)
 }
 
 /// SelfSubjectReview: who am I?
@@ -53,11 +61,15 @@ impl Typed for SubjectAccessReview {
     const NAME: Option<Rule> = None;
 
     fn validate(&self, bad: &mut Faults) {
-        about(self.spec.resource_attributes.is_some(), self.spec.non_resource_attributes.is_some(), bad);
-        let user = self.spec.user.as_ref().is_some_and(|u| !u.is_empty());
-        if !user && self.spec.groups.as_ref().is_none_or(Vec::is_empty) {
-            bad.required(Path::root().field("spec").field("user"), "must be given, or groups");
-        }
+        subject(&self.spec, bad);
+    }
+}
+
+impl Typed for LocalSubjectAccessReview {
+    const NAME: Option<Rule> = None;
+
+    fn validate(&self, bad: &mut Faults) {
+        subject(&self.spec, bad);
     }
 }
 
@@ -72,6 +84,14 @@ impl Typed for TokenReview {
         if self.spec.token.is_empty() {
             bad.required(Path::root().field("spec").field("token"), "must be given");
         }
+    }
+}
+
+fn subject(spec: &SubjectAccessReviewSpec, bad: &mut Faults) {
+    about(spec.resource_attributes.is_some(), spec.non_resource_attributes.is_some(), bad);
+    let user = spec.user.as_ref().is_some_and(|u| !u.is_empty());
+    if !user && spec.groups.as_ref().is_none_or(Vec::is_empty) {
+        bad.required(Path::root().field("spec").field("user"), "must be given, or groups");
     }
 }
 

@@ -36,8 +36,11 @@ pub(crate) struct Change {
 impl Item {
     /// Reads a value of the store and puts in the revision; a value that is no JSON is an error, and logged.
     pub(crate) fn read(kind: &Kind, key: &str, value: &[u8], rev: Rev) -> Result<Self> {
-        let object: Value =
+        let mut object: Value =
             serde_json::from_slice(value).map_err(|e| ApiError::internal(format!("decode {key}: {e}")))?;
+        if let Some(view) = kind.view {
+            (view.read)(&mut object);
+        }
         Ok(Self::of(kind, key, object, rev))
     }
 

@@ -53,6 +53,11 @@ impl Shelf {
         Self { prefix: kind.key("", ""), kind, state: RwLock::default(), changed: watch::Sender::new(()) }
     }
 
+    /// What lies here.
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
     /// One object by `NAMESPACE/NAME` or `NAME`.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Item>> {
         self.read().items.get(key).map(|k| k.0.clone())

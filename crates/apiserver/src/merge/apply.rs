@@ -23,7 +23,7 @@ pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bo
     let mut at = Place::root(writer.kind);
     let mut config = config.clone();
     drop_nulls(&mut config);
-    let stated = without_system(Fields::of(&config, &mut at));
+    let stated = without_system(Fields::of(&config, &mut at), writer);
     let mut managed = Managed::of(live);
 
     let before = std::mem::take(&mut managed.entry(writer, Operation::Apply).fields);

@@ -1,6 +1,6 @@
 //! Who set which field: `metadata.managedFields`.
 
-use api::Kind;
+use api::{Kind, Subresource};
 use serde_json::{Value, json};
 
 use super::{fields::Fields, place::Place};
@@ -53,9 +53,12 @@ const SYSTEM: &[&[&str]] = &[
     &["metadata", "selfLink"],
 ];
 
-/// Forgets what no manager can own.
-pub(crate) fn without_system(mut fields: Fields) -> Fields {
+/// Forgets what no manager can own, and the status, where it has its own address, of those who did not write there.
+pub(crate) fn without_system(mut fields: Fields, writer: &Writer<'_>) -> Fields {
     SYSTEM.iter().for_each(|path| fields.forget(path));
+    if writer.subresource.is_empty() && writer.kind.subresources.contains(&Subresource::Status) {
+        fields.forget(&["status"]);
+    }
     fields
 }
 
@@ -120,7 +123,7 @@ impl Managed {
     /// Someone wrote `new` over `old` (null on create) without applying: what changed is the writer's now.
     pub(crate) fn updated(&mut self, old: &Value, new: &Value, writer: &Writer<'_>) {
         let mut at = Place::root(writer.kind);
-        let changed = without_system(Fields::changed(new, Some(old), &mut at));
+        let changed = without_system(Fields::changed(new, Some(old), &mut at), writer);
         let removed = Fields::of(old, &mut at).minus(&Fields::of(new, &mut at));
         for entry in &mut self.0 {
             let own = entry.manager == writer.manager

@@ -78,6 +78,7 @@ fn view() -> Vec<PolicyRule> {
         resources(READ, &["autoscaling"], &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
         resources(READ, &["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
         resources(READ, &["discovery.k8s.io"], &["endpointslices"]),
+        resources(READ, &["events.k8s.io"], &["events"]),
         resources(READ, &["networking.k8s.io"], &["ingresses", "ingresses/status", "networkpolicies"]),
         resources(READ, &["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
         resources(READ, &["snapshot.storage.k8s.io"], &["volumesnapshots"]),
@@ -122,6 +123,7 @@ fn edit() -> Vec<PolicyRule> {
         resources(WRITE, &["apps"], &apps),
         resources(WRITE, &["autoscaling"], &["horizontalpodautoscalers"]),
         resources(WRITE, &["batch"], &["cronjobs", "jobs"]),
+        resources(WRITE, &["events.k8s.io"], &["events"]),
         resources(WRITE, &["networking.k8s.io"], &["ingresses", "networkpolicies"]),
         resources(WRITE, &["policy"], &["poddisruptionbudgets"]),
         resources(WRITE, &["snapshot.storage.k8s.io"], &["volumesnapshots"]),
@@ -168,6 +170,8 @@ fn scheduler() -> Vec<PolicyRule> {
     ]
 }
 
+const ISSUER: &[&str] =
+    &["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"];
 const HEALTH: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
 /// Name, rules, what it aggregates by label, and to whom (kind, name) it is bound.
@@ -192,6 +196,8 @@ fn all() -> Vec<Default> {
             None,
             &[("Group", AUTHENTICATED), ("Group", UNAUTHENTICATED)],
         ),
+        // Bound to nobody: a pod's token may do nothing by default.
+        ("system:service-account-issuer-discovery", vec![urls(&["get"], ISSUER)], None, &[]),
         ("system:controllers", controllers(), None, &[("User", CONTROLLERS)]),
         ("system:kube-scheduler", scheduler(), None, &[("User", SCHEDULER)]),
     ]

@@ -79,6 +79,12 @@ async fn access_reviews_answer_as_the_authoriser_does() {
     let mut other = spec("create");
     other["user"] = json!("edit");
     assert_eq!(f.ask(&user("view"), "SubjectAccessReview", other).await["allowed"], true);
+    let mut local = json!({"spec": {"user": "edit", "resourceAttributes": {"verb": "create", "resource": "pods", "namespace": "a"}}});
+    let kind = f.world.kind("LocalSubjectAccessReview");
+    let answered = answer(&f.server, &user("admin"), kind, "a", local.clone()).await.unwrap();
+    assert_eq!(answered["status"]["allowed"], true);
+    local["spec"]["resourceAttributes"]["namespace"] = json!("b");
+    assert_eq!(answer(&f.server, &user("admin"), kind, "a", local).await.unwrap_err().code, 400, "another namespace");
     let path = json!({"nonResourceAttributes": {"path": "/apis", "verb": "get"}});
     assert_eq!(f.ask(&user("nobody"), "SelfSubjectAccessReview", path).await["allowed"], true);
     let empty = answer(&f.server, &user("x"), f.world.kind("SelfSubjectAccessReview"), "", json!({"spec": {}})).await;
@@ -147,4 +153,39 @@ async fn a_node_gets_tokens_for_its_pods_only() {
     assert_eq!(f.token(&node("n1"), bound("idle")).await, Err(403));
     assert_eq!(f.token(&node("n2"), bound("web")).await, Err(403));
     assert_eq!(f.token(&node("n1"), json!({})).await, Err(403));
+}
+
+async fn fetch(f: &Fixture, who: Identity, request: http::request::Builder, body: Value) -> (u16, Value) {
+    let request = request.body(Body::from(body.to_string())).unwrap();
+    let response = tower::ServiceExt::oneshot(f.server.local(who), request).await.unwrap();
+    let code = response.status().as_u16();
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn others_can_check_tokens_by_themselves() {
+    let f = Fixture::new().await;
+    let get = |path: &str| http::Request::get(path).header("host", "10.0.0.1:6443");
+    let master = || Identity::system("admin", &["system:masters"]);
+    let (code, found) = fetch(&f, master(), get("/.well-known/openid-configuration"), Value::Null).await;
+    assert_eq!((code, &found["issuer"]), (200, &json!(crate::authn::ISSUER)));
+    assert_eq!(found["jwks_uri"], "https://10.0.0.1:6443/openid/v1/jwks");
+    let (code, keys) = fetch(&f, master(), get("/openid/v1/jwks"), Value::Null).await;
+    let made = f.token(&user("edit"), json!({})).await.unwrap();
+    let head = jsonwebtoken::decode_header(made["status"]["token"].as_str().unwrap()).unwrap();
+    assert_eq!((code, keys["keys"][0]["kid"].as_str()), (200, head.kid.as_deref()));
+    for path in ["/.well-known/openid-configuration", "/openid/v1/jwks"] {
+        assert_eq!(fetch(&f, user("view"), get(path), Value::Null).await.0, 403, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_review_makes_no_table() {
+    let f = Fixture::new().await;
+    let post = http::Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+    let spec = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let (code, status) = fetch(&f, user("view"), post, spec).await;
+    assert_eq!((code, &status["reason"]), (406, &json!("NotAcceptable")));
 }

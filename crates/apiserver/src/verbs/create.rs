@@ -13,6 +13,7 @@ use crate::{
     cache::Item,
     call::Call,
     reviews,
+    wire::accept::Form,
 };
 
 /// How often a create is tried again when its namespace changes under it.
@@ -22,13 +23,16 @@ const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// Creates the object in the body.
 pub(super) async fn run(call: &Call) -> Result<Response> {
-    let object = insert(call, call.object()?, Tracking::Update).await?;
+    let object = insert(call, call.draft()?, Tracking::Update).await?;
     call.reply(StatusCode::CREATED, &object)
 }
 
 /// Answers the question in the body.
 pub(super) async fn review(call: &Call) -> Result<Response> {
-    let mut object = write::decode(call, call.object()?)?;
+    if Form::of(&call.headers)? != Form::Plain {
+        return Err(ApiError::not_acceptable("the answer is no object with metadata: it can be had as it is only"));
+    }
+    let mut object = write::decode(call, call.draft()?)?;
     (call.kind.strategy.default)(&mut object);
     let answer = reviews::answer(&call.server, &call.identity, &call.kind, &call.at.namespace, object).await?;
     call.reply(StatusCode::CREATED, &answer)

@@ -26,9 +26,8 @@ const CHUNK: usize = 500;
 /// One page of a list.
 struct Page {
     items: Vec<Arc<Item>>,
-    /// Objects after this page, where that is known.
-    remaining: Option<usize>,
-    more: bool,
+    /// Objects after this page.
+    remaining: usize,
     rev: Rev,
 }
 
@@ -37,8 +36,9 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     let selector = call.selector()?;
     let limit = call.number("limit")?.unwrap_or(0) as usize;
     let page = page(call, &selector, limit).await?;
-    let next = page.items.last().filter(|_| page.more).map(|last| Token::new(page.rev, &last.key).encode());
-    let remaining = page.remaining.filter(|_| selector.is_all());
+    let next =
+        page.items.last().filter(|_| page.remaining > 0).map(|last| Token::new(Some(page.rev), &last.key).encode());
+    let remaining = Some(page.remaining).filter(|_| selector.is_all());
     let mut head = list::head(&call.kind, page.rev, next, remaining);
     let objects = page.items.iter().map(|item| item.object());
     match Form::of(&call.headers)? {
@@ -65,8 +65,12 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
         let token = Token::decode(token)?;
-        cache.reach(token.rev()).await?;
-        return at(call, selector, limit, Some(&token.after), token.rev()).await;
+        let rev = match token.rev() {
+            Some(rev) => cache.reach(rev).await.map(|_| rev)?,
+            None => cache.fresh().await?,
+        };
+        let page = at(call, selector, limit, Some(&token.after), rev).await;
+        return page.map_err(|error| if error.code == StatusCode::GONE { cut_off(&token) } else { error });
     }
     let applied = match (revision(rv)?, how) {
         (None, "") => cache.fresh().await?,
@@ -88,7 +92,15 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
         }
     };
     let (items, rest, rev) = call.shelf()?.list(&prefix(call), None, limit, applied, |i| i.is_selected(selector));
-    Ok(Page { items, remaining: Some(rest), more: rest > 0, rev })
+    Ok(Page { items, remaining: rest, rev })
+}
+
+/// What a list is told whose revision is not kept any more.
+fn cut_off(token: &Token) -> ApiError {
+    let message = "the revision of this list is not kept any more: list again from the beginning, or get the rest as it \
+                   is now by the continue token in the metadata of this answer";
+    let rest = Token::new(None, &token.after).encode();
+    ApiError { details: json!({"continue": rest}), ..ApiError::gone(message) }
 }
 
 /// A page at an exact revision: from the cache while nothing has changed since, else from the store.
@@ -96,12 +108,12 @@ async fn at(call: &Call, selector: &Selector, limit: usize, after: Option<&str>,
     let shelf = call.shelf()?;
     let (items, rest, last) = shelf.list(&prefix(call), after, limit, Rev(0), |i| i.is_selected(selector));
     if last <= rev {
-        return Ok(Page { items, remaining: Some(rest), more: rest > 0, rev });
+        return Ok(Page { items, remaining: rest, rev });
     }
     let (store, root) = (&call.server.config().store, call.kind.key("", ""));
     let prefix = format!("{root}{}", self::prefix(call));
     let mut from = after.map(|after| format!("{root}{after}"));
-    let mut items = Vec::new();
+    let (mut items, mut remaining) = (Vec::new(), 0);
     loop {
         let chunk = store.list(&prefix, from.as_deref(), CHUNK, Some(rev)).await?;
         from = chunk.entries.last().map(|e| e.key.clone());
@@ -111,12 +123,13 @@ async fn at(call: &Call, selector: &Selector, limit: usize, after: Option<&str>,
                 continue;
             }
             if limit > 0 && items.len() == limit {
-                return Ok(Page { items, remaining: None, more: true, rev });
+                remaining += 1;
+            } else {
+                items.push(Arc::new(item));
             }
-            items.push(Arc::new(item));
         }
         if !chunk.more {
-            return Ok(Page { items, remaining: None, more: false, rev });
+            return Ok(Page { items, remaining, rev });
         }
     }
 }

@@ -12,21 +12,21 @@ const MAX: usize = 4096;
 /// The content of a continue token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Token {
-    /// The revision that all pages show.
+    /// The revision that all pages show; none for the one there is when the list goes on.
     #[serde(rename = "rv")]
-    rev: u64,
+    rev: Option<u64>,
     /// The last key of the page before, as it stands on the shelf.
     #[serde(rename = "k")]
     pub(crate) after: String,
 }
 
 impl Token {
-    pub(crate) fn new(rev: Rev, after: &str) -> Self {
-        Self { rev: rev.0, after: after.to_owned() }
+    pub(crate) fn new(rev: Option<Rev>, after: &str) -> Self {
+        Self { rev: rev.map(|rev| rev.0), after: after.to_owned() }
     }
 
-    pub(crate) fn rev(&self) -> Rev {
-        Rev(self.rev)
+    pub(crate) fn rev(&self) -> Option<Rev> {
+        self.rev.map(Rev)
     }
 
     pub(crate) fn encode(&self) -> String {
@@ -48,8 +48,8 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn tokens_come_back(rev: u64, after in ".{0,40}") {
-            let token = Token::new(Rev(rev), &after);
+        fn tokens_come_back(rev: Option<u64>, after in ".{0,40}") {
+            let token = Token::new(rev.map(Rev), &after);
             assert_eq!(Token::decode(&token.encode()).unwrap(), token);
         }
 

@@ -49,16 +49,14 @@ impl Patch {
     /// Reads the body by its media type.
     pub(super) fn decode(call: &Call) -> Result<Self> {
         match body::media(&call.headers) {
-            "application/json-patch+json" => body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Json),
-            "application/merge-patch+json" => body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Merge),
-            "application/strategic-merge-patch+json" => {
-                body::json(&call.body).and_then(|d| call.sound(d)).map(Self::Strategic)
-            }
+            "application/json-patch+json" => body::json(&call.body).map(|d| Self::Json(call.sound(d))),
+            "application/merge-patch+json" => body::json(&call.body).map(|d| Self::Merge(call.sound(d))),
+            "application/strategic-merge-patch+json" => body::json(&call.body).map(|d| Self::Strategic(call.sound(d))),
             "application/apply-patch+yaml" => {
                 if call.query("fieldManager").is_empty() {
                     return Err(ApiError::bad_request("fieldManager is required for an apply patch"));
                 }
-                body::yaml(&call.body).and_then(|d| call.sound(d)).and_then(body::shape).map(Self::Apply)
+                body::yaml(&call.body).and_then(|d| body::shape(call.sound(d))).map(Self::Apply)
             }
             other => {
                 let want = "application/json-patch+json, application/merge-patch+json, \

@@ -2,6 +2,7 @@
 
 mod clients;
 mod deletes;
+mod events;
 mod filters;
 mod hostile;
 mod lists;

@@ -57,7 +57,7 @@ pub(super) fn decode(call: &Call, object: Value) -> Result<Value> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let decoded = (kind.strategy.decode)(&object).map_err(|faults| ApiError::undecodable(kind, &name, &faults))?;
     let unknown = kind.unknown_fields(&object, &decoded);
-    call.stray(unknown.iter().map(|path| format!("unknown field {:?}", path.to_string())).collect())?;
+    call.stray(&unknown)?;
     body::shape(decoded)
 }
 
@@ -132,7 +132,15 @@ pub(super) async fn commit(
         metadata.shift_remove("resourceVersion");
     }
     checks.push((key.to_owned(), expect));
-    let writes = vec![Write::Put(key.to_owned(), object.to_string().into())];
+    let stored = match call.kind.view {
+        None => object.to_string(),
+        Some(view) => {
+            let mut stored = object.clone();
+            (view.write)(&mut stored);
+            stored.to_string()
+        }
+    };
+    let writes = vec![Write::Put(key.to_owned(), stored.into())];
     let rev = call.server.config().store.commit(Txn { checks, writes }).await?;
     set_revision(object, rev);
     Ok(())

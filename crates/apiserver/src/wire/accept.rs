@@ -62,10 +62,10 @@ impl Form {
             (_, "PartialObjectMetadata" | "PartialObjectMetadataList", _) => Some(Self::Partial),
             _ => None,
         };
-        accepted.iter().find_map(form).ok_or_else(|| {
-            let message = "only the following media types are accepted: application/json";
-            ApiError::new(http::StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
-        })
+        accepted
+            .iter()
+            .find_map(form)
+            .ok_or_else(|| ApiError::not_acceptable("only the following media types are accepted: application/json"))
     }
 }
 

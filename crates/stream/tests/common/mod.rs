@@ -16,7 +16,7 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
-use stream::{Options, Outcome, Session, accept, accept_ports};
+use stream::{Options, Outcome, Session, accept, accept_ports, tell};
 use tokio::{
     io::{AsyncWriteExt, copy, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -57,6 +57,7 @@ impl Node {
             .route(&format!("{pod}/exec"), any(exec))
             .route(&format!("{pod}/attach"), any(exec))
             .route(&format!("{pod}/portforward"), any(forward))
+            .route(&format!("{pod}/log"), get(log))
             .with_state(Events(sender));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -109,6 +110,10 @@ async fn exec(State(events): State<Events>, request: Request) -> Response {
         }
     });
     response
+}
+
+async fn log(request: Request) -> Response {
+    tell(request, futures::stream::iter(["one\n", "two"].map(Into::into)))
 }
 
 /// What the upgrade is to.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{PodSecurityContext, PodSpec, SeccompProfile, Se
 use super::container::relative;
 use crate::{
     faults::{Cause, Faults, Path},
+    names,
     security::SAFE_SYSCTLS,
 };
 
@@ -72,21 +73,27 @@ pub(super) fn pod(context: &PodSecurityContext, spec: &PodSpec, at: &Path, bad: 
     let policy = context.supplemental_groups_policy.as_deref();
     bad.one_of(at.field("supplementalGroupsPolicy"), policy, &["Merge", "Strict"]);
     seccomp(context.seccomp_profile.as_ref(), at, bad);
-    let mut seen = HashSet::new();
+    let (mut seen, mut refused) = (HashSet::new(), Faults::default());
     for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
         let at = at.field("sysctls").index(index).field("name");
         if !seen.insert(&sysctl.name) {
             bad.duplicate(at.clone(), format!("{:.80?}", sysctl.name));
         }
-        self::sysctl(sysctl, spec, at, bad);
+        if let Some(why) = names::sysctl(&sysctl.name) {
+            bad.push(at, Cause::Invalid, format!("Invalid value: {:.80?}: {why}", sysctl.name));
+        } else {
+            self::sysctl(sysctl, spec, at, &mut refused);
+        }
+    }
+    // What is no name at all comes first: it says nothing yet of what the pod is allowed.
+    if bad.is_empty() {
+        bad.0.extend(refused.0);
     }
 }
 
 fn sysctl(sysctl: &Sysctl, spec: &PodSpec, at: Path, bad: &mut Faults) {
     let name = sysctl.name.replace('/', ".");
-    if name.is_empty() {
-        bad.required(at, "must be given");
-    } else if !SAFE_SYSCTLS.contains(&&*name) {
+    if !SAFE_SYSCTLS.contains(&&*name) {
         let message = format!("{name:.80?} would reach beyond the pod; these do not: {}", SAFE_SYSCTLS.join(", "));
         bad.forbidden(at, message);
     } else if spec.host_network == Some(true) && name.starts_with("net.") {

@@ -82,7 +82,8 @@ async fn discovery_tells_what_is_served() {
     assert_eq!((&eviction["group"], &eviction["version"]), (&json!("policy"), &json!("v1")));
     f.get("/apis/none/v1").await.expect(404);
     f.get("/apis/none").await.expect(404);
-    f.get("/bogus").await.expect(404);
+    // kubectl debug tells by this that a resource is not served.
+    assert_eq!(f.get("/bogus").await.expect(404)["details"], json!({}));
     assert_eq!(f.get("/apis/apps").await.expect(200)["preferredVersion"]["version"], "v1");
     assert_eq!(f.get("/readyz").await.text(), "ok");
 }

@@ -38,7 +38,7 @@ async fn pages_show_one_revision() {
     f.delete(&format!("{MAPS}/c"), Value::Null).await.expect(200);
     f.post(MAPS, json!({"metadata": {"name": "cc"}})).await.expect(201);
     let second = f.get(&next(&first)).await.expect(200);
-    assert_eq!(names(&second), ["c", "d"]);
+    assert_eq!((names(&second), &second["metadata"]["remainingItemCount"]), (vec!["c".into(), "d".into()], &json!(1)));
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     let third = f.get(&next(&second)).await.expect(200);
     assert_eq!(names(&third), ["e"]);
@@ -55,7 +55,14 @@ async fn a_page_of_a_compacted_time_is_gone() {
     f.get(MAPS).await.expect(200); // now the cache, too, is past the first page
     let store = &f.server.config().store;
     store.compact(store.revision().await.unwrap()).await.unwrap();
-    assert_eq!(f.get(&next(&first)).await.expect(410)["reason"], "Expired");
+    let gone = f.get(&next(&first)).await.expect(410);
+    assert_eq!(gone["reason"], "Expired");
+    // The rest can be had as it is now, and pages after it show that one revision.
+    let second = f.get(&next(&gone)).await.expect(200);
+    assert_eq!((names(&second), &second["metadata"]["remainingItemCount"]), (vec!["c".into(), "d".into()], &json!(1)));
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    f.post(MAPS, json!({"metadata": {"name": "f"}})).await.expect(201);
+    assert_eq!(names(&f.get(&next(&second)).await.expect(200)), ["e"]);
 }
 
 #[tokio::test]

@@ -51,6 +51,14 @@ async fn the_default_container_may_be_annotated() {
 }
 
 #[tokio::test]
+async fn what_a_node_refuses_is_a_status() {
+    let f = Fixture::new().await;
+    bound(&f).await;
+    let status = f.get(&format!("{PODS}/p/log?previous=true")).await.expect(400);
+    assert_eq!((&status["kind"], &status["message"]), (&json!("Status"), &json!("no previous container")));
+}
+
+#[tokio::test]
 async fn a_pod_without_node_has_no_streams() {
     let f = Fixture::new().await;
     f.post(PODS, pod("q")).await.expect(201);
