@@ -10,7 +10,8 @@ use crate::{
 pub fn is_gone(made: &Made, resource: &str, seen: &Seen) -> bool {
     let Some(found) = made.resources.iter().find(|r| r.name == resource) else { return false };
     let id = &found.object;
-    if id.is_empty() {
+    // Heat knows an object before its service lists it.
+    if id.is_empty() || made.stack.is_busy() {
         return false;
     }
     let network = seen.answers(Service::Network);

@@ -233,8 +233,9 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
     ]);
     let limits =
         futures::future::join_all([get(Compute, "/limits"), get(BlockStorage, "/limits"), get(Neutron, &details)]);
-    let stacks = join(made(session, Mark::state_stack(name)), made(session, Mark::stack(name)));
-    let (lists, (limits, stacks)) = join(lists, join(limits, stacks)).await;
+    // First the stacks, then what they stand for: an object that is made in between is not missed.
+    let (state, machines) = join(made(session, Mark::state_stack(name)), made(session, Mark::stack(name))).await;
+    let (lists, limits) = join(lists, limits).await;
 
     let mut seen = Seen { roles: token.roles.clone(), credential: token.credential, ..Seen::default() };
     seen.project = session.project().to_owned();
@@ -266,7 +267,6 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
             seen.rooms.extend(read(&body));
         }
     }
-    let (state, machines) = stacks;
     seen.state = seen.noted(Service::Orchestration, state).flatten();
     seen.machines = seen.noted(Service::Orchestration, machines).flatten();
     Ok(seen)

@@ -150,7 +150,12 @@ pub async fn run(
                 }
             }
             Step::Update(which, wanted, gone) => {
-                let stack = made(which).map(|m| m.stack.clone()).unwrap_or_default();
+                let before = made(which).cloned().unwrap_or_default();
+                let stack = before.stack.clone();
+                // Another run may have made it again by now; what is marked then would be the new one.
+                if !gone.is_empty() && seen::made(session, stack.name.clone()).await?.as_ref() != Some(&before) {
+                    continue;
+                }
                 for resource in &gone {
                     tell(report, format!("{resource} of stack {} is gone: it is made again", stack.name));
                     heat::mark_unhealthy(session, &stack, resource, "its object is gone").await?;
