@@ -32,8 +32,13 @@ impl Place {
         let dir = tempfile::Builder::new().prefix("rast-place-").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
         let place = Self { dir, admin: Admin::new(), port };
-        File::create(place.volume()).unwrap().set_len(2 << 30).unwrap();
+        place.volume_of(2 << 30);
         place
+    }
+
+    /// A blank volume instead of the one there is.
+    fn volume_of(&self, bytes: u64) {
+        File::create(self.volume()).unwrap().set_len(bytes).unwrap();
     }
 
     fn volume(&self) -> PathBuf {
@@ -154,6 +159,47 @@ fn a_killed_machine_has_lost_nothing_it_said_yes_to() {
             answer => Err(answer.err),
         });
     }
+}
+
+#[test]
+fn a_full_volume_is_survived() {
+    let place = Place::new();
+    place.volume_of(256 << 20);
+    let mut machine = place.machine().start();
+    let kubectl = place.enrol(&mut machine);
+    kubectl.clone().input(documents(&[config_map("kept"), pod("filler", "exec sleep 100000")])).ok(&["apply", "-f", "-"]);
+    ready(&kubectl, "filler");
+    let filled = kubectl.run(&["exec", "filler", "--", "sh", "-c", "cat /dev/zero > /fill"]);
+    assert!(filled.err.contains("No space left"), "{}", filled.err);
+    machine.kill();
+    // What is there is served, and what was taken can be given back.
+    let mut machine = place.machine().start();
+    machine.says(READY);
+    kubectl.ok(&["get", "configmap", "kept"]);
+    kubectl.ok(&["delete", "pod", "filler", "--force", "--grace-period=0", "--wait=false"]);
+    eventually("there is room again", || {
+        let answer = kubectl.clone().input(config_map("later").to_string()).run(&["apply", "-f", "-"]);
+        if answer.code == 0 { Ok(()) } else { Err(answer.err) }
+    });
+}
+
+/// Prints the figure: `cargo nextest run -p tests --test first_boot --run-ignored only --no-capture`.
+#[test]
+#[ignore = "boots until it fails"]
+fn the_lowest_memory_that_runs_a_pod() {
+    let runs = |mebibytes: u32| {
+        std::panic::catch_unwind(|| {
+            let place = Place::new();
+            let mut machine = place.machine().memory(mebibytes).start();
+            let kubectl = place.enrol(&mut machine);
+            kubectl.clone().input(documents(&[pod("probe", "exec sleep 100000")])).ok(&["apply", "-f", "-"]);
+            ready(&kubectl, "probe");
+        })
+        .is_ok()
+    };
+    let enough = [128, 144, 160, 176, 192, 224, 256].into_iter().find(|mebibytes| runs(*mebibytes));
+    eprintln!("lowest memory that runs one pod: {enough:?} MiB");
+    assert!(enough.is_some());
 }
 
 #[test]

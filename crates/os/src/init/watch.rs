@@ -2,6 +2,7 @@
 //! minute's summary on the console.
 
 use std::{
+    fs,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -48,6 +49,9 @@ pub fn run(machine: &Arc<Machine>) {
                 machine.console.set(Topic::State, e.to_string());
             }
             machine.console.repeat();
+            if let Some(words) = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory) {
+                machine.console.say(&words);
+            }
         }
         machine.service.pause(if ready { BEAT } else { BEFORE_READY });
     }
@@ -64,7 +68,29 @@ fn words(machine: &Machine, health: Result<(), String>) -> String {
     }
 }
 
+/// What of the memory is in use and could not be had back by forgetting caches.
+fn memory(meminfo: &str) -> Option<String> {
+    let kibibytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    let (all, free) = (kibibytes("MemTotal")?, kibibytes("MemAvailable")?);
+    Some(format!("memory: {} of {} MiB in use", all.saturating_sub(free) >> 10, all >> 10))
+}
+
 /// Leaves the fingerprint with the cloud, where its owner can read it. `true`: it need not be tried again.
 fn tell(authority: &str) -> bool {
     Metadata::new(SERVICE).post_password(&format!("rastos-ca-sha256:{authority}")).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_in_words() {
+        let meminfo = "MemTotal:         503040 kB\nMemFree:          101 kB\nMemAvailable:     401920 kB\n";
+        assert_eq!(memory(meminfo).unwrap(), "memory: 98 of 491 MiB in use");
+        assert_eq!(memory("MemTotal: many kB\n"), None);
+    }
 }
