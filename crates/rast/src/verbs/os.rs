@@ -61,7 +61,7 @@ impl Build {
         let places = Places { initrd: program.with_file_name("rast-initrd"), program, cache, output: self.output };
         for (file, size) in image::build(&image, &places)? {
             let mebibytes = size as f64 / f64::from(1 << 20);
-            output::line(&format!("{mebibytes:8.1} MiB  {}", file.display()))?;
+            output::line(format!("{mebibytes:8.1} MiB  {}", file.display()))?;
         }
         Ok(())
     }
