@@ -167,7 +167,10 @@ fn a_full_volume_is_survived() {
     place.volume_of(256 << 20);
     let mut machine = place.machine().start();
     let kubectl = place.enrol(&mut machine);
-    kubectl.clone().input(documents(&[config_map("kept"), pod("filler", "exec sleep 100000")])).ok(&["apply", "-f", "-"]);
+    kubectl
+        .clone()
+        .input(documents(&[config_map("kept"), pod("filler", "exec sleep 100000")]))
+        .ok(&["apply", "-f", "-"]);
     ready(&kubectl, "filler");
     let filled = kubectl.run(&["exec", "filler", "--", "sh", "-c", "cat /dev/zero > /fill"]);
     assert!(filled.err.contains("No space left"), "{}", filled.err);
