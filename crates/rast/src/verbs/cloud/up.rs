@@ -17,13 +17,16 @@ use cloud::{
 use super::{Which, file, keep::Keep, plan::tell_problems, trust};
 use crate::{
     cli::Context,
-    cluster::Cluster,
+    cluster::{Cluster, Query},
     exit::{Exit, Failure},
     manifest::Object,
     output,
     target::Address,
     verbs::{apply, rollout, wait},
 };
+
+/// How often the API is asked whether it is there.
+const POLL: Duration = Duration::from_secs(2);
 
 /// Make a cluster, or make it whole again; then run what the files say on it
 #[derive(Args)]
@@ -82,6 +85,7 @@ impl Up {
         let given = self.ca_fingerprint.as_deref();
         let kubeconfig = trust::kubeconfig(context, &session, &ready, given, limit).await?;
         let at = Cluster::connect(&trust::at(context, &kubeconfig)).await?;
+        answering(&at, Instant::now() + limit).await?;
         wait::node_ready(at.client().clone(), &cloud::template::machine_name(cluster.name(), 0), limit).await?;
         deploy(&at, &files.app, limit).await?;
         output::line(format!(
@@ -92,6 +96,16 @@ impl Up {
             session.calls(),
             kubeconfig.display()
         ))
+    }
+}
+
+/// Waits until the API answers: a machine that was made again, or started, is known and not yet there.
+async fn answering(cluster: &Cluster, end: Instant) -> Result<()> {
+    loop {
+        match cluster.get("/version", Query::default()).await {
+            Err(error) if Exit::of(&error) == Exit::Failed && Instant::now() < end => tokio::time::sleep(POLL).await,
+            other => return other.map(drop),
+        }
     }
 }
 
