@@ -1,6 +1,7 @@
 //! The image: Debian's cloud kernel, an initrd that only opens the root, a root that holds one program and what it
 //! runs. Built as an ordinary user; the same inputs give the same bytes.
 
+mod disk;
 mod initrd;
 mod kernel;
 mod package;
@@ -50,6 +51,14 @@ pub enum Error {
     /// A program needs a loader and libraries, which the image has not.
     #[error("{} is not statically linked; `make image` builds one that is", .0.display())]
     Dynamic(PathBuf),
+    /// The root has outgrown its slot.
+    #[error("the root takes {size} bytes and a slot has {slot}; raise spec.slotSize")]
+    Large {
+        /// The root's size.
+        size: u64,
+        /// The slot's.
+        slot: u64,
+    },
     /// A module is neither in the kernel package nor built into the kernel.
     #[error("the kernel package has no module {0}")]
     NoModule(String),
@@ -86,9 +95,15 @@ pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Erro
     let tree = root::tree(&packages, program, kernel.modules(wanted)?)?;
     root::filesystem(&tree, &out("root"))?;
     let root = append_tree(&out("root"))?;
-    write(&out("cmdline"), spec.command_line(&root).as_bytes())?;
+    let command_line = spec.command_line(&root);
+    write(&out("cmdline"), command_line.as_bytes())?;
 
-    ["kernel", "initrd", "root", "cmdline"].into_iter().map(|name| sized(out(name))).collect()
+    let (kernel, initrd, root) = (&*out("kernel"), &*out("initrd"), &*out("root"));
+    let parts = disk::Parts { kernel, initrd, root, command_line: &command_line, slot: spec.slot_size() };
+    disk::raw(&parts, &packages, &out("disk.raw"))?;
+    disk::qcow2(&out("disk.raw"), &out("disk.qcow2"))?;
+
+    ["kernel", "initrd", "root", "cmdline", "disk.raw", "disk.qcow2"].into_iter().map(|name| sized(out(name))).collect()
 }
 
 /// Appends a filesystem's hash tree to it.

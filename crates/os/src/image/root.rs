@@ -104,7 +104,7 @@ fn os_release() -> String {
 }
 
 /// One file of a package, wherever it lies there.
-fn file_of(packages: &Store, (package, name): (&str, &str)) -> Result<Vec<u8>, Error> {
+pub fn file_of(packages: &Store, (package, name): (&str, &str)) -> Result<Vec<u8>, Error> {
     let package = packages.fetch(package)?;
     // The link's target may carry the version instead: libmd.so.0 -> libmd.so.0.0.5.
     let mut contents = package::contents(&package, |path| {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use api::{Cause, Faults, Path, rastos::API_VERSION};
+use api::{Cause, Faults, Path, Quantity, rastos::API_VERSION};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -46,6 +46,8 @@ pub struct Spec {
     pub modules: Vec<String>,
     /// Words for the kernel's command line beyond rastOS's own.
     pub command_line: Vec<String>,
+    /// Bytes in each of the two slots for the system, as a quantity in whole MiB. None: 128Mi.
+    pub slot_size: Option<String>,
     /// The program that becomes PID 1, statically linked. None: the one that builds the image.
     pub program: Option<PathBuf>,
     /// The initrd's program, statically linked. None: `rast-initrd` beside the one that builds the image.
@@ -92,7 +94,17 @@ impl Image {
     }
 }
 
+const MIB: i64 = 1 << 20;
+const SLOT: i64 = 128 * MIB;
+const SLOT_AT_MOST: i64 = 4096 * MIB;
+
 impl Spec {
+    /// Bytes in a slot.
+    pub fn slot_size(&self) -> u64 {
+        let size = self.slot_size.as_deref().and_then(|text| text.parse::<Quantity>().ok());
+        size.map_or(SLOT, Quantity::units).unsigned_abs()
+    }
+
     fn check(&self, at: &Path, bad: &mut Faults) {
         let package = self.kernel.package.as_str();
         let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c);
@@ -101,6 +113,16 @@ impl Spec {
         for (n, module) in self.modules.iter().enumerate() {
             let is_module = !module.is_empty() && module.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
             bad.unless(is_module, at.field("modules").index(n), "must be a module's name, without a directory or .ko");
+        }
+        if let Some(text) = &self.slot_size {
+            let at = at.field("slotSize");
+            match text.parse::<Quantity>().map(Quantity::units) {
+                Err(why) => bad.push(at, Cause::Invalid, why.to_string()),
+                Ok(size) => {
+                    let fits = (16 * MIB..=SLOT_AT_MOST).contains(&size) && size % MIB == 0;
+                    bad.unless(fits, at, "must be a whole number of MiB from 16Mi to 4Gi");
+                }
+            }
         }
         for (n, word) in self.command_line.iter().enumerate() {
             let at = at.field("commandLine").index(n);
@@ -141,10 +163,14 @@ mod tests {
         let faults = faults(json!({
             "kernel": {"package": "../linux"},
             "modules": ["nfs", "fs/nfs.ko"],
+            "slotSize": "100M",
             "commandLine": ["quiet splash", "rastos.root=0"],
         }));
         let at: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
-        assert_eq!(at, ["spec.kernel.package", "spec.modules[1]", "spec.commandLine[0]", "spec.commandLine[1]"]);
+        assert_eq!(
+            at,
+            ["spec.kernel.package", "spec.modules[1]", "spec.slotSize", "spec.commandLine[0]", "spec.commandLine[1]"]
+        );
     }
 
     #[test]
