@@ -11,6 +11,7 @@ mod tool;
 mod tree;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -80,10 +81,9 @@ pub struct Places {
 /// Builds an image; says what it made, and how large that is.
 pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Error> {
     let spec = &image.spec;
-    let packages = package::Store::open(&places.cache)?;
-    let kernel = kernel::Kernel::read(&packages, &spec.kernel)?;
     let program = program(spec.program.as_ref().unwrap_or(&places.program))?;
     let handover = self::program(spec.initrd.as_ref().unwrap_or(&places.initrd))?;
+    let (packages, kernel) = inputs(spec, &places.cache)?;
     create_dir(&places.output)?;
     let out = |name: &str| places.output.join(name);
 
@@ -104,6 +104,24 @@ pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Erro
     disk::qcow2(&out("disk.raw"), &out("disk.qcow2"))?;
 
     ["kernel", "initrd", "root", "cmdline", "disk.raw", "disk.qcow2"].into_iter().map(|name| sized(out(name))).collect()
+}
+
+/// Debian's part: the packages, and the kernel among them.
+fn inputs(spec: &Spec, cache: &Path) -> Result<(package::Store, kernel::Kernel), Error> {
+    let mut names: BTreeSet<&str> = root::packages().chain(disk::PACKAGES).collect();
+    let named = match &spec.kernel.file {
+        Some(_) => None,
+        None => Some(package::behind(&spec.kernel.package)?),
+    };
+    names.extend(named.as_deref());
+    let packages = package::Store::fetch(cache, &names)?;
+    let file = match (&spec.kernel.file, &named) {
+        (None, Some(named)) => packages.file(named)?,
+        (Some(file), _) => file,
+        (None, None) => packages.file(&spec.kernel.package)?,
+    };
+    let kernel = kernel::Kernel::read(file)?;
+    Ok((packages, kernel))
 }
 
 /// Appends a filesystem's hash tree to it.

@@ -25,6 +25,9 @@ const UEFI: (&str, &str) = ("systemd-boot-efi", "systemd-bootx64.efi");
 /// Code in front of the partition table.
 const MBR_CODE: usize = 440;
 
+/// The packages that a disk takes files from.
+pub const PACKAGES: [&str; 2] = [MBR.0, UEFI.0];
+
 const MIB: u64 = 1 << 20;
 /// Where the boot partition begins, in sectors and in bytes.
 const BOOT_AT: u64 = 2048;

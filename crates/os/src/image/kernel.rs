@@ -18,13 +18,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Reads the package that a document names.
-    pub fn read(packages: &package::Store, named: &super::Kernel) -> Result<Self, Error> {
-        let file = match &named.file {
-            Some(file) => file.clone(),
-            None => packages.fetch(&packages.behind(&named.package)?)?,
-        };
-        let contents = package::contents(&file, |path| {
+    /// Reads a kernel package.
+    pub fn read(file: &Path) -> Result<Self, Error> {
+        let contents = package::contents(file, |path| {
             path.starts_with("boot") || path.starts_with("lib/modules") || path.starts_with("usr/lib/modules")
         })?;
         let mut kernel = Self { program: Vec::new(), modules: BTreeMap::new(), builtin: BTreeSet::new() };
@@ -41,7 +37,7 @@ impl Kernel {
             }
         }
         match kernel.program.is_empty() {
-            true => Err(Error::Lacks(package::name(&file), "boot/vmlinuz-*".into())),
+            true => Err(Error::Lacks(package::name(file), "boot/vmlinuz-*".into())),
             false => Ok(kernel),
         }
     }

@@ -1,6 +1,7 @@
 //! Debian packages: fetched by apt as an ordinary user, kept, read without being installed.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::Read as _,
     path::{Component, Path, PathBuf},
@@ -18,42 +19,59 @@ const APT_GET: Tool = Tool("apt-get", "apt");
 const APT_CACHE: Tool = Tool("apt-cache", "apt");
 const DPKG_DEB: Tool = Tool("dpkg-deb", "dpkg");
 
-/// Packages that have been fetched.
-pub struct Store {
-    directory: PathBuf,
-}
+/// Packages that have been fetched, by their names.
+pub struct Store(BTreeMap<String, PathBuf>);
 
 impl Store {
-    /// Opens the store in a directory, which it makes.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
+    /// Packages of the versions that apt would install; fetched into the directory unless they are there already.
+    pub fn fetch(directory: &Path, names: &BTreeSet<&str>) -> Result<Self, Error> {
         create_dir(directory)?;
-        Ok(Self { directory: directory.to_owned() })
-    }
-
-    /// A package of the version that apt would install; fetched unless it is here already.
-    pub fn fetch(&self, name: &str) -> Result<PathBuf, Error> {
-        let printed = APT_GET.run(|c| c.args(["download", "-qq", "--print-uris", name]))?;
+        let printed = APT_GET.run(|c| c.args(["download", "-qq", "--print-uris"]).args(names))?;
         let printed = String::from_utf8_lossy(&printed);
-        // 'URI' FILE SIZE SHA256:DIGEST
-        let mut words = printed.split_ascii_whitespace().skip(1);
-        let (file, digest) = words.next().zip(words.nth(1)).ok_or_else(|| unknown(name, &printed))?;
-        let digest = digest.strip_prefix("SHA256:").ok_or_else(|| unknown(name, &printed))?;
-        let file = self.directory.join(Path::new(file).file_name().ok_or_else(|| unknown(name, &printed))?);
-        if !is(&file, digest) {
-            // apt checks the digest of what it fetches against the signed list.
-            APT_GET.run(|c| c.args(["download", "-qq", name]).current_dir(&self.directory))?;
+        let files: BTreeMap<_, _> = printed.lines().filter_map(offered).collect();
+        let mut store = BTreeMap::new();
+        let mut absent = Vec::new();
+        for name in names {
+            let (file, digest) = files.get(name).ok_or_else(|| unknown(name, &printed))?;
+            if !is(&directory.join(file), digest) {
+                absent.push((*name, *file));
+            }
+            store.insert((*name).to_owned(), directory.join(file));
         }
-        Ok(file)
+        if !absent.is_empty() {
+            // apt checks the digests of what it fetches; another build may be at it in the same directory.
+            let work = tempfile::tempdir_in(directory).map_err(failed("create a directory in", directory))?;
+            APT_GET
+                .run(|c| c.args(["download", "-qq"]).args(absent.iter().map(|(name, _)| name)).current_dir(&work))?;
+            for (_, file) in absent {
+                let to = directory.join(file);
+                fs::rename(work.path().join(file), &to).map_err(failed("write", &to))?;
+            }
+        }
+        Ok(Self(store))
     }
 
-    /// The package that a package without files of its own stands for: the first it depends on, in that name's family.
-    pub fn behind(&self, name: &str) -> Result<String, Error> {
-        let shown = APT_CACHE.run(|c| c.args(["show", "--no-all-versions", name]))?;
-        let shown = String::from_utf8_lossy(&shown);
-        let depends = shown.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
-        let first = depends.split([',', ' ']).next().unwrap_or_default();
-        Ok(if first.starts_with("linux-image-") { first.to_owned() } else { name.to_owned() })
+    /// A package's file.
+    pub fn file(&self, name: &str) -> Result<&Path, Error> {
+        self.0.get(name).map(PathBuf::as_path).ok_or_else(|| unknown(name, ""))
     }
+}
+
+/// The package that a package without files of its own stands for: the kernel that it depends on.
+pub fn behind(name: &str) -> Result<String, Error> {
+    let shown = APT_CACHE.run(|c| c.args(["show", "--no-all-versions", name]))?;
+    let shown = String::from_utf8_lossy(&shown);
+    let depends = shown.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+    let first = depends.split([',', ' ']).next().unwrap_or_default();
+    Ok(if first.starts_with("linux-image-") { first.to_owned() } else { name.to_owned() })
+}
+
+/// `'URI' NAME_VERSION_ARCHITECTURE.deb SIZE SHA256:DIGEST`: name, file, digest.
+fn offered(line: &str) -> Option<(&str, (&str, &str))> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let file = words.next().filter(|file| !file.contains('/'))?;
+    let digest = words.nth(1)?.strip_prefix("SHA256:")?;
+    Some((file.split('_').next()?, (file, digest)))
 }
 
 fn unknown(name: &str, printed: &str) -> Error {
@@ -97,4 +115,17 @@ pub fn contents(package: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Tree, 
 /// A package's name, from its file's.
 pub fn name(package: &Path) -> String {
     package.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_apt_offers_is_read() {
+        let line = "'http://x/libgmp10_6.2.1_amd64.deb' libgmp10_2%3a6.2.1_amd64.deb 562588 SHA256:abc";
+        assert_eq!(offered(line), Some(("libgmp10", ("libgmp10_2%3a6.2.1_amd64.deb", "abc"))));
+        assert_eq!(offered("'u' ../x_1_amd64.deb 5 SHA256:abc"), None);
+        assert_eq!(offered("Err: no network"), None);
+    }
 }

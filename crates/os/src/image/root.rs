@@ -53,6 +53,13 @@ const NFT_NEEDS: [(&str, &str); 12] = [
     ("libmd0", "libmd.so.0"),
 ];
 
+const AUTHORITIES: &str = "ca-certificates";
+
+/// The packages that the root takes files from.
+pub fn packages() -> impl Iterator<Item = &'static str> {
+    NFT_NEEDS.iter().map(|(package, _)| *package).chain([NFT.0, AUTHORITIES])
+}
+
 const MOUNT_POINTS: [&str; 9] = ["dev", "proc", "sys", "run", "tmp", "var", "etc", "mnt", "root"];
 const LINKS: [(&str, &str); 5] =
     [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("var/run", "/run")];
@@ -105,20 +112,20 @@ fn os_release() -> String {
 
 /// One file of a package, wherever it lies there.
 pub fn file_of(packages: &Store, (package, name): (&str, &str)) -> Result<Vec<u8>, Error> {
-    let package = packages.fetch(package)?;
+    let package = packages.file(package)?;
     // The link's target may carry the version instead: libmd.so.0 -> libmd.so.0.0.5.
-    let mut contents = package::contents(&package, |path| {
+    let mut contents = package::contents(package, |path| {
         path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))
     })?;
     let path = contents.iter().map(|(path, _)| path.to_owned()).find(|path| path.ends_with(name));
     let bytes = path.and_then(|path| contents.take(path));
-    bytes.ok_or_else(|| Error::Lacks(package::name(&package), name.to_owned()))
+    bytes.ok_or_else(|| Error::Lacks(package::name(package), name.to_owned()))
 }
 
 /// The certificates that browsers trust, in one file.
 fn authorities(packages: &Store) -> Result<Vec<u8>, Error> {
-    let package = packages.fetch("ca-certificates")?;
-    let contents = package::contents(&package, |path| path.extension().is_some_and(|e| e == "crt"))?;
+    let package = packages.file(AUTHORITIES)?;
+    let contents = package::contents(package, |path| path.extension().is_some_and(|e| e == "crt"))?;
     let mut bundle = Vec::new();
     for (_, node) in contents.iter() {
         if let Node::File { bytes, .. } = node {
@@ -126,7 +133,7 @@ fn authorities(packages: &Store) -> Result<Vec<u8>, Error> {
         }
     }
     match bundle.is_empty() {
-        true => Err(Error::Lacks(package::name(&package), "*.crt".into())),
+        true => Err(Error::Lacks(package::name(package), "*.crt".into())),
         false => Ok(bundle),
     }
 }
