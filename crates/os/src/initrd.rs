@@ -10,7 +10,7 @@ use rustix::{
     process::{chdir, chroot},
 };
 
-use crate::{modules, verity};
+use crate::{modules, slot::Slot, verity};
 
 /// Why the machine cannot start. PID 1 then ends, which the kernel answers with a panic and a restart.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub fn main() -> Result<Infallible, Error> {
     let root = verity::Root::on(&line).ok_or(Error::Unnamed)??;
     let disks = disks::Disks::open().map_err(system("listen for disks"))?;
     modules::load(Path::new(MODULES))?;
-    let disk = disks.find(&root)?;
+    let disk = disks.find(&root, Slot::on(&line))?;
     eprintln!("rastos: the root is on {disk}");
     let device = mapper::open(&root, &disk).map_err(system(format!("open {disk} through dm-verity")))?;
     mount(&device, ROOT, "erofs", MountFlags::RDONLY, None).map_err(system(format!("mount {device}")))?;

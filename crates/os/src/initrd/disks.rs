@@ -12,7 +12,10 @@ use rustix::{
 };
 
 use super::{Error, system};
-use crate::verity::{BLOCK, Root};
+use crate::{
+    slot::Slot,
+    verity::{BLOCK, Root},
+};
 
 /// How long the machine may be quiet before a disk that has not come up is not waited for any longer.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -30,9 +33,10 @@ impl Disks {
     }
 
     /// The device that holds the root, by the top of its hash tree: it cannot be mistaken, whatever else is attached.
-    pub fn find(&self, root: &Root) -> Result<String, Error> {
+    /// Of a slot, only its partition: the other slot may hold the same root, and be the one that is damaged.
+    pub fn find(&self, root: &Root, slot: Option<Slot>) -> Result<String, Error> {
         loop {
-            let seen = devices().map_err(system("list block devices"))?;
+            let seen = devices(slot).map_err(system("list block devices"))?;
             if let Some(found) = seen.iter().find(|device| holds(device, root)) {
                 return Ok(found.clone());
             }
@@ -52,12 +56,21 @@ impl Disks {
     }
 }
 
-fn devices() -> io::Result<Vec<String>> {
+fn devices(slot: Option<Slot>) -> io::Result<Vec<String>> {
     let mut names = fs::read_dir("/sys/class/block")?
         .map(|entry| Ok(format!("/dev/{}", entry?.file_name().to_string_lossy())))
         .collect::<io::Result<Vec<_>>>()?;
+    if let Some(slot) = slot {
+        names.retain(|name| partition(name).as_deref() == Some(slot.partition()));
+    }
     names.sort();
     Ok(names)
+}
+
+/// What a partition is called in its table.
+fn partition(device: &str) -> Option<String> {
+    let told = fs::read_to_string(device.replace("/dev", "/sys/class/block") + "/uevent").ok()?;
+    told.lines().find_map(|line| line.strip_prefix("PARTNAME=")).map(str::to_owned)
 }
 
 /// A device that cannot be read, or is too short, holds nothing.
