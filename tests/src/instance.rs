@@ -147,8 +147,7 @@ impl Drop for Instance {
     }
 }
 
-/// The program under test.
-pub fn program() -> PathBuf {
+fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("RAST_PROGRAM") {
         return path.into();
     }
