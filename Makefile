@@ -23,11 +23,15 @@ test: setup
 	scripts/test
 
 ## test-all: test, and the long forms
-test-all: test test-fields
+test-all: test test-fields test-openstack
 
 ## test-fields: drop each served field on its way and require its test to fail
 test-fields: setup
 	scripts/test-fields
+
+## test-openstack: make, break and remove clusters in a real OpenStack; as root
+test-openstack: setup
+	scripts/test-openstack
 
 ## check: formatting, lints, licences, documentation, tidiness
 check: setup

@@ -147,7 +147,7 @@ impl Drop for Instance {
     }
 }
 
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("RAST_PROGRAM") {
         return path.into();
     }

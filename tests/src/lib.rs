@@ -3,6 +3,7 @@
 
 mod admin;
 mod client;
+pub mod cloud;
 mod health;
 pub mod host;
 mod instance;
