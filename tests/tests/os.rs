@@ -10,7 +10,7 @@ const NO_ROOT: &str = "rastos: no disk or partition holds the root";
 fn the_kernel_hands_over_to_rast_on_a_verified_root() {
     let mut machine = Parts::direct(&image(), "").start();
     machine.says("rastos: the root is on /dev/vda");
-    machine.says("rast");
+    machine.says("rastos: rastOS ");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Taking a cluster away, completely, from its name alone. What carries the cluster's marks goes; nothing else does.
 //! The first stack, in which the cluster's file stands, goes last: until then every run can go on from it.
 
+use std::time::{Duration, Instant};
+
 use crate::{
     Error, Inventory, Mark, Service, Session, glance, heat, inventory,
     seen::{self, Made},
@@ -49,6 +51,8 @@ pub struct Tries {
 
 /// Dependencies that a delete meets once (a port still in use) are gone the second time.
 const TRIES: u32 = 3;
+/// An object whose deletion was accepted has gone by then.
+const REMOVING: Duration = Duration::from_secs(300);
 
 /// Kinds that are removed one by one when they lie outside the stacks, in this order.
 const REMOVABLE: [(&str, Service, &str); 7] = [
@@ -72,10 +76,11 @@ pub fn next(name: &str, left: &Left, keep_state: bool, tries: Tries) -> Step {
     let uid = state.and_then(|m| m.stack.mark()).map(|m| m.uid);
     let meant = |item: &&inventory::Item| match &uid {
         Some(uid) => item.uids.contains(uid),
-        None => item.clusters.iter().any(|c| c == name),
+        None => !item.uids.is_empty() && item.clusters.iter().any(|c| c == name),
     };
     let held = |id: &str| state.is_some_and(|m| m.resources.iter().any(|r| r.object == id));
-    for (kind, _, _) in REMOVABLE {
+    // State that is kept is kept wherever it lies.
+    for (kind, _, _) in REMOVABLE.into_iter().filter(|(kind, _, _)| !keep_state || !kind.starts_with("volume")) {
         let orphan =
             left.inventory.items.iter().filter(meant).find(|i| i.kind == kind && !held(&i.id) && !is_clouds(i));
         if let Some(item) = orphan {
@@ -87,8 +92,9 @@ pub fn next(name: &str, left: &Left, keep_state: bool, tries: Tries) -> Step {
     }
     let claimed = left.inventory.items.iter().filter(meant).find(|i| i.kind == "image");
     if let Some(image) = claimed {
-        let at = image.clusters.len().min(image.uids.len());
-        let uid = uid.clone().or_else(|| image.uids[..at].first().cloned()).unwrap_or_default();
+        // A shared image names several clusters: the uid must be the one that stands with this name.
+        let claim = image.clusters.iter().zip(&image.uids).find(|(cluster, _)| *cluster == name);
+        let uid = uid.clone().or_else(|| claim.map(|(_, uid)| uid.clone())).unwrap_or_default();
         return Step::Release(Mark { name: name.to_owned(), uid });
     }
     match state {
@@ -120,9 +126,16 @@ pub async fn look(session: &Session, name: &str) -> Result<Left, Error> {
 /// Takes a cluster away.
 pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Report) -> Result<(), UpError> {
     let mut tries = Tries::default();
-    let mut removed: Option<Step> = None;
+    let mut removed: Option<(Step, Instant)> = None;
+    let mut uid: Option<String> = None;
     loop {
-        let left = look(session, name).await?;
+        let mut left = look(session, name).await?;
+        let marks = [&left.state, &left.machines].into_iter().flatten().filter_map(|made| made.stack.mark());
+        uid = uid.or(marks.filter(|m| m.name == name).map(|m| m.uid).next());
+        if let Some(uid) = &uid {
+            // Names come back: when the stacks have gone, it is still this cluster that is meant.
+            left.inventory.items.retain(|item| item.uids.contains(uid));
+        }
         let step = next(name, &left, keep_state, tries);
         let made = |which| match which {
             Which::State => left.state.clone().unwrap_or_default(),
@@ -151,13 +164,18 @@ pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Repor
                 return Err(UpError::Failed(failed));
             }
             Step::Remove { kind, id } => {
-                if removed.as_ref() != Some(&step) {
-                    report(Progress::Doing(format!("deleting {kind} {id}")));
-                    remove(session, kind, &id).await?;
-                    removed = Some(step);
-                } else {
+                match removed.as_ref().filter(|(before, _)| *before == step) {
+                    None => {
+                        report(Progress::Doing(format!("deleting {kind} {id}")));
+                        remove(session, kind, &id).await?;
+                        removed = Some((step, Instant::now()));
+                    }
+                    Some((_, begun)) if begun.elapsed() > REMOVING => {
+                        let (what, state) = (format!("deleting {kind} {id}"), "still listed".to_owned());
+                        return Err(UpError::Stuck { what, state, limit: REMOVING });
+                    }
                     // It was accepted and takes its time.
-                    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+                    Some(_) => tokio::time::sleep(Duration::from_secs(2)).await,
                 }
             }
             Step::Release(mark) => {

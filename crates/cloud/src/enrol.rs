@@ -131,7 +131,7 @@ pub fn in_slot(password: &str) -> Option<String> {
 
 /// The authority's fingerprint out of a console: the last one said.
 pub fn on_console(console: &str) -> Option<String> {
-    console.lines().rev().find_map(|line| fingerprint(line.split_once(LINE)?.1.split_whitespace().next()?))
+    console.lines().rev().find_map(|line| fingerprint(line.trim_start().strip_prefix(LINE)?.split_whitespace().next()?))
 }
 
 /// A SHA-256 in hex, with or without colons.

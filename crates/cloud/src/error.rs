@@ -43,6 +43,16 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// The cloud does not come to an end.
+    #[error("{what} has been {state} for {minutes} minutes; ask the cloud's operators")]
+    Endless {
+        /// What.
+        what: String,
+        /// Its state.
+        state: String,
+        /// For how long.
+        minutes: u64,
+    },
     /// The answer makes no sense.
     #[error("{doing}: the answer makes no sense: {why}{}", RequestId(request_id))]
     Answer {

@@ -1,6 +1,6 @@
 //! What a project holds, and to which cluster each object belongs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use serde::Serialize;
@@ -33,7 +33,7 @@ pub struct Item {
     pub status: Option<String>,
     /// The names of the clusters that it belongs to.
     pub clusters: Vec<String>,
-    /// Their uids.
+    /// The uids that it carries itself, in the same order; none on what only hangs on a cluster's object.
     pub uids: Vec<String>,
 }
 
@@ -127,7 +127,9 @@ fn attribute(objects: Vec<(&Kind, Value)>) -> Vec<Item> {
     let mut items: Vec<Item> = objects
         .iter()
         .map(|(kind, object)| {
-            let marks = Some(Mark::on(object)).filter(|m| !m.is_empty()).unwrap_or_else(|| hangs_on(object));
+            let carried = Mark::on(object);
+            let uids = carried.iter().map(|m| m.uid.clone()).collect();
+            let marks = if carried.is_empty() { hangs_on(object) } else { carried };
             let body = object.get("keypair").unwrap_or(object);
             let name = kind.label.iter().find_map(|k| body[*k].as_str().filter(|n| !n.is_empty()));
             let status = ["stack_status", "status", "provisioning_status"].iter().find_map(|k| body[*k].as_str());
@@ -136,8 +138,8 @@ fn attribute(objects: Vec<(&Kind, Value)>) -> Vec<Item> {
                 id: id(object),
                 name: name.unwrap_or("-").to_owned(),
                 status: status.map(str::to_owned),
-                clusters: marks.iter().map(|m| m.name.clone()).collect::<BTreeSet<_>>().into_iter().collect(),
-                uids: marks.iter().map(|m| m.uid.clone()).collect(),
+                clusters: marks.into_iter().map(|m| m.name).collect(),
+                uids,
             }
         })
         .collect();

@@ -263,8 +263,10 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
     seen.others = ids.chain(seen.volumes.iter().map(|v| v.id.clone())).collect();
     let readers = [quota::of_nova, quota::of_cinder, quota::of_neutron];
     for ((service, result), read) in limits.into_iter().zip(readers) {
-        if let Some(body) = seen.noted(service, result) {
-            seen.rooms.extend(read(&body));
+        match result {
+            Ok(body) => seen.rooms.extend(read(&body)),
+            // A cloud that does not tell its quotas can be worked with all the same: the plan shows them as unknown.
+            Err(error) => tracing::info!(%service, %error, "its quotas are not known"),
         }
     }
     seen.state = seen.noted(Service::Orchestration, state).flatten();

@@ -203,6 +203,10 @@ impl Session {
             let url = format!("{}{}", self.address(call.service, &token)?, call.path);
             let mut request = self.0.http.request(call.method.clone(), &url);
             request = request.header("x-auth-token", token.secret.reveal()).header(header::ACCEPT, "application/json");
+            if call.service == Service::BlockStorage {
+                // The oldest in which attachments are objects (Ocata, 2017); without it they are 404.
+                request = request.header("openstack-api-version", "volume 3.27");
+            }
             if let Some(body) = &body {
                 request = request.header(header::CONTENT_TYPE, call.kind).body(body.clone());
             }

@@ -117,6 +117,8 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
     if !is_mount(at) {
         if ext4::blank(&device).map_err(Error::io(format!("read {}", device.display())))? {
             ext4::make(&device).map_err(Error::io(format!("make a filesystem on {}", device.display())))?;
+        } else {
+            refuse_another_s(&device, at, &Owner::of(config))?;
         }
         attach(&device, at)?;
     }
@@ -127,6 +129,25 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
             let _busy = unmount(at, UnmountFlags::DETACH);
             Err(e)
         }
+    }
+}
+
+/// Refuses another cluster's volume before anything is written there: a mount replays the journal, and their own
+/// machine may be using it.
+fn refuse_another_s(device: &Path, at: &Path, ours: &Owner) -> Result<(), Error> {
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    if mount_with(&device.to_string_lossy(), "ext4", at, flags, "noload").is_err() {
+        // The mount proper says why.
+        return Ok(());
+    }
+    let bytes = fs::read(at.join("cluster.json"));
+    unmount(at, UnmountFlags::empty()).map_err(Error::io(format!("unmount {}", device.display())))?;
+    // Without its journal a file may be missing or torn: only a clear word counts here, and `own` judges the rest.
+    match bytes.ok().and_then(|bytes| serde_json::from_slice::<Owner>(&bytes).ok()) {
+        Some(theirs) if !theirs.same(ours) => {
+            Err(Error::Other { device: device.to_owned(), theirs, ours: ours.clone() })
+        }
+        _ => Ok(()),
     }
 }
 

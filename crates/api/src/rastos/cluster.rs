@@ -196,7 +196,9 @@ impl Cluster {
         bad.one_of(root.field("apiVersion"), Some(&self.api_version), &[API_VERSION]);
         let name = root.field("metadata").field("name");
         bad.named(name.clone(), self.name(), names::label);
-        bad.unless(self.name().len() <= LONGEST_NAME, name, "must be no more than 40 bytes");
+        bad.unless(self.name().len() <= LONGEST_NAME, name.clone(), "must be no more than 40 bytes");
+        let own = !self.name().ends_with("-state");
+        bad.unless(own, name, "must not end in -state: rastos-a-state is the stack of cluster a's state");
         let spec = root.field("spec");
         let image = &self.spec.image;
         let both = image.name.is_some() && image.file.is_some();

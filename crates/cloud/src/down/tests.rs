@@ -26,7 +26,8 @@ fn machines_go_first_and_the_journal_last() {
         match &step {
             Step::Delete(Which::Machines) => left.machines = None,
             Step::Delete(Which::State) => {
-                (left.state, left.inventory.items) = (None, left.inventory.items.split_off(3))
+                left.state = None;
+                left.inventory.items.retain(|i| i.id != "vol");
             }
             Step::Remove { id, .. } => left.inventory.items.retain(|i| i.id != *id),
             Step::Release(_) => left.inventory.items.retain(|i| i.kind != "image"),
@@ -71,4 +72,26 @@ fn a_delete_that_fails_is_tried_again_and_then_explained() {
     assert_eq!(next("demo", &left, false, Tries::default()), Step::Delete(Which::Machines));
     let tries = Tries { machines: TRIES, state: 0 };
     assert_eq!(next("demo", &left, false, tries), Step::Explain(Which::Machines));
+}
+
+#[test]
+fn a_shared_image_is_released_by_this_cluster_alone() {
+    let mut image = item("image", "i", "a", "u1");
+    image.clusters.push("b".into());
+    image.uids.push("u2".into());
+    let inventory = Inventory { items: vec![image], ..Inventory::default() };
+    let released = Step::Release(Mark { name: "b".into(), uid: "u2".into() });
+    assert_eq!(next("b", &Left { inventory, ..Left::default() }, false, Tries::default()), released);
+}
+
+#[test]
+fn somebody_s_snapshot_of_the_state_stays() {
+    let mut left = left();
+    left.machines = None;
+    let mut snapshot = item("volume snapshot", "by-hand", "demo", "u");
+    snapshot.uids.clear();
+    left.inventory.items = vec![snapshot, item("volume", "restored", "demo", "u")];
+    assert_eq!(next("demo", &left, true, Tries::default()), Step::Done);
+    left.inventory.items.pop();
+    assert_eq!(next("demo", &left, false, Tries::default()), Step::Delete(Which::State));
 }

@@ -67,7 +67,14 @@ pub(super) fn image(cluster: &Cluster, local: Option<&LocalImage>, seen: &Seen, 
     }
     let named = cluster.spec.image.name.as_deref();
     let living = seen.servers.iter().find(|s| seen.mark().is_some_and(|m| m.uid == s.uid)).map(|s| s.image.as_str());
-    let wanted = named.or(living).unwrap_or(DEFAULT_IMAGE);
+    // Without its file at hand: what the last machine was made of, or else the latest image that the cluster claims.
+    let tag = seen.mark().map(|m| m.image_tag());
+    let born = seen.machines.as_ref().and_then(|m| m.stack.parameter("machine_0_image"));
+    let is_born = |i: &Image| Some(i.id.as_str()) == born;
+    let known = |i: &&Image| i.status == "active" && (is_born(i) || tag.as_ref().is_some_and(|t| i.tags.contains(t)));
+    let known = seen.images.iter().filter(known);
+    let known = known.max_by(|a, b| (is_born(a), &a.created, &a.id).cmp(&(is_born(b), &b.created, &b.id)));
+    let wanted = named.or(living).or(known.map(|i| i.id.as_str())).unwrap_or(DEFAULT_IMAGE);
     match oldest(seen, |i| i.id == wanted || i.name == wanted) {
         Some(image) => present(image),
         // What a living machine was made of may be gone; it needs it no more.

@@ -4,7 +4,11 @@ use api::rastos::{Cluster, cluster::overlap};
 use ipnet::IpNet;
 
 use super::{Plan, journaled};
-use crate::{Service, repair, seen::Seen, token::Restriction};
+use crate::{
+    Service, repair,
+    seen::{Made, Seen},
+    token::Restriction,
+};
 
 /// Roles that look and do not touch.
 const LOOKING: [&str; 3] = ["reader", "observer", "auditor"];
@@ -85,10 +89,22 @@ pub(super) fn changes(cluster: &Cluster, seen: &Seen, plan: &mut Plan) {
             plan.stop(what, "choose another name for the cluster; what rastOS did not make it does not touch");
         }
     }
+    let orphaned = || seen.machines.as_ref()?.stack.mark().filter(|m| m.name == cluster.name());
+    if seen.state.is_none() && seen.answers(Service::Orchestration) && orphaned().is_some() {
+        let advice =
+            format!("the data is lost; rast cloud down {0} and up again makes an empty cluster", cluster.name());
+        plan.stop("somebody has deleted the stack that holds the state volume", advice);
+    }
     if seen.state.as_ref().is_some_and(|m| repair::is_gone(m, "state", seen)) {
         let advice =
             format!("the data is lost; rast cloud down {0} and up again makes an empty cluster", cluster.name());
         plan.stop("somebody has deleted the state volume", advice);
+    }
+    let suspect = |m: &&Made| m.resources.iter().any(|r| r.name == "state" && r.status == "CHECK_FAILED");
+    if let Some(made) = seen.state.as_ref().filter(suspect) {
+        // Heat replaces whatever is in CHECK_FAILED at the next update, however well it is: with an empty volume.
+        let advice = format!("when the volume is well: openstack stack check {}, and up again", made.stack.name);
+        plan.stop("a check of the state volume has failed, and Heat would put an empty one in its place", advice);
     }
     let Some(before) = journaled(seen) else { return };
     let (old, new) = (&before.spec, &cluster.spec);
@@ -116,6 +132,10 @@ pub(super) fn changes(cluster: &Cluster, seen: &Seen, plan: &mut Plan) {
 }
 
 pub(super) fn quotas(seen: &Seen, plan: &mut Plan) {
+    // While Heat is at work, what it has made may count already and not yet stand in the stack.
+    if [&seen.state, &seen.machines].into_iter().flatten().any(|m| m.stack.is_busy()) {
+        return;
+    }
     for (quota, need) in plan.needs() {
         let Some(room) = seen.rooms.get(&quota) else { continue };
         if room.free() < need {

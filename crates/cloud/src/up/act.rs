@@ -27,6 +27,8 @@ const FREEING: Duration = Duration::from_secs(300);
 /// Creates whose outcome stayed open, one after the other.
 const OPEN_ENDS: u32 = 3;
 const CONSOLE_LINES: u32 = 60;
+/// Heat gives up by itself after an hour; an engine that died never does.
+const LONGEST: Duration = Duration::from_secs(70 * 60);
 
 /// What a run tells while it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,7 +233,7 @@ fn tell(report: &Report, what: String) {
 /// Waits until Heat has finished with a stack, or it has gone; tells of every resource that changes.
 pub(crate) async fn wait(session: &Session, name: &str, report: &Report) -> Result<(), Error> {
     let Some(mut stack) = heat::find(session, name).await? else { return Ok(()) };
-    let mut known = std::collections::BTreeMap::new();
+    let (mut known, begun) = (std::collections::BTreeMap::new(), Instant::now());
     loop {
         for resource in heat::resources(session, &stack).await? {
             let before = known.insert(resource.name.clone(), resource.status.clone());
@@ -244,6 +246,10 @@ pub(crate) async fn wait(session: &Session, name: &str, report: &Report) -> Resu
         }
         if !stack.is_busy() {
             return Ok(());
+        }
+        if begun.elapsed() > LONGEST {
+            let (what, state) = (format!("stack {name}"), stack.status);
+            return Err(Error::Endless { what, state, minutes: LONGEST.as_secs() / 60 });
         }
         tokio::time::sleep(POLL).await;
         match heat::again(session, &stack).await? {
@@ -300,7 +306,7 @@ async fn retire(session: &Session, id: &str) -> Result<(), UpError> {
 pub(crate) async fn free(session: &Session, id: &str) -> Result<(), UpError> {
     let begun = Instant::now();
     while let Some(volume) = nova::volume(session, id).await? {
-        if volume.servers.is_empty() && matches!(volume.status.as_str(), "available" | "error") {
+        if volume.servers.is_empty() && (volume.status == "available" || volume.status.starts_with("error")) {
             return Ok(());
         }
         if begun.elapsed() > FREEING {

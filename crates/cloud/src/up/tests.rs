@@ -127,3 +127,14 @@ fn an_image_of_ours_is_claimed_and_others_are_not() {
     seen.images[0].tags = vec!["rastos".into()];
     assert_eq!(step(&cluster, &seen, NEVER), Step::Claim("i1".into()));
 }
+
+#[test]
+fn a_machine_is_made_again_without_its_image_s_file() {
+    let (cluster, mut seen) = demo();
+    seen.images[0].name = "rastos-0123456789ab".into();
+    seen.servers.clear();
+    match step(&cluster, &seen, NEVER) {
+        Step::Update(_, wanted, _) => assert_eq!(wanted.parameters["machine_0_image"], "i1"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -34,7 +34,10 @@ pub fn configuration(machine: &Arc<Machine>) -> MachineConfig {
     for tries in 0.. {
         let found = sources(machine, &line);
         match config::decide(&found) {
-            Ok((source, config)) => {
+            Ok((source, mut config)) => {
+                // Not every cloud has a metadata service: what a drive says of the server's metadata counts too.
+                let drives = found.iter().filter(|f| f.source != config::Source::Metadata);
+                config.spec.enrol.keys.extend(drives.flat_map(|f| f.meta.enrol()));
                 let name = &config.metadata.name;
                 if let Err(e) = rename(name) {
                     machine.console.set(Topic::Error, format!("set the host's name: {e}"));

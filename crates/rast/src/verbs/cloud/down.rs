@@ -4,7 +4,10 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use clap::Args;
-use cloud::down::{self, Left};
+use cloud::{
+    down::{self, Left},
+    inventory::Item,
+};
 
 use super::{
     Which, keep,
@@ -33,9 +36,10 @@ impl Down {
     pub async fn run(self, which: &Which) -> Result<()> {
         let session = which.session().await?;
         let left = down::look(&session, &self.name).await?;
-        let ours = [&left.state, &left.machines].into_iter().flatten().any(|m| m.stack.mark().is_some());
+        let marks = [&left.state, &left.machines].into_iter().flatten().filter_map(|m| m.stack.mark());
+        let uids: Vec<String> = marks.filter(|m| m.name == self.name).map(|m| m.uid).collect();
         let marked = left.inventory.items.iter().any(|i| i.clusters.contains(&self.name));
-        if !ours && !marked {
+        if uids.is_empty() && !marked {
             return output::line(format!("there is no cluster {} in this project", self.name));
         }
         if !self.keep_state && !self.yes {
@@ -44,7 +48,7 @@ impl Down {
         let report = reporter();
         down::run(&session, &self.name, self.keep_state, &report).await.map_err(explained)?;
         if !self.keep_state {
-            keep::forget(&self.name)?;
+            keep::forget(&self.name, &uids)?;
         }
         let kept = if self.keep_state { "; its state volume and floating IP are kept" } else { "" };
         output::line(format!("{} is down ({} API calls){kept}", self.name, session.calls()))
@@ -52,6 +56,9 @@ impl Down {
 
     fn ask(&self, left: &Left) -> Result<()> {
         let volume = left.state.as_ref().and_then(|m| m.object("state"));
+        // Left without their stack, volumes hold data all the same.
+        let marked = |i: &&Item| i.kind.starts_with("volume") && !i.uids.is_empty() && i.clusters.contains(&self.name);
+        let volume = volume.or_else(|| Some(left.inventory.items.iter().find(marked)?.id.as_str()));
         let Some(volume) = volume else { return Ok(()) };
         if !io::stdin().is_terminal() {
             let message = format!(

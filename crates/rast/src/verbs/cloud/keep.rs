@@ -52,6 +52,15 @@ impl Keep {
 
     /// Writes the kubeconfig.
     pub fn kubeconfig(&self, path: &Path, address: &str, admission: &Admission) -> Result<()> {
+        let ours = |text: &str| {
+            let config = kube::config::Kubeconfig::from_yaml(text);
+            config.is_ok_and(|c| c.clusters.iter().all(|c| c.name == self.mark.name))
+        };
+        if text(path)?.is_some_and(|old| !ours(&old)) {
+            let message =
+                format!("{} holds other clusters and is left alone: give another --kubeconfig", path.display());
+            return Err(Failure::new(Exit::Usage, message).into());
+        }
         private(path, &kubeconfig(&self.mark.name, address, &self.key()?.pem(), admission))
     }
 
@@ -65,13 +74,25 @@ pub fn kubeconfig_path(name: &str) -> Result<PathBuf> {
     Ok(dir(name)?.join("kubeconfig.yaml"))
 }
 
-/// Forgets a cluster that is no more.
-pub fn forget(name: &str) -> Result<()> {
+/// Forgets a cluster that is no more. Another cloud may hold one of that name: what is kept of it stays.
+pub fn forget(name: &str, uids: &[String]) -> Result<()> {
     let dir = dir(name)?;
-    match fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", dir.display())),
+    let remove = |file: &str| match fs::remove_file(dir.join(file)) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", dir.join(file).display()))
+        }
         _ => Ok(()),
+    };
+    for uid in uids {
+        remove(&format!("{uid}.key"))?;
+        remove(&format!("{uid}.certificate"))?;
     }
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    if !entries.map(|e| e.path()).any(|path| path.extension().is_some_and(|e| e == "key")) {
+        remove("kubeconfig.yaml")?;
+        let _holds_something = fs::remove_dir(&dir);
+    }
+    Ok(())
 }
 
 fn dir(name: &str) -> Result<PathBuf> {
