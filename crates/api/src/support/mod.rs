@@ -373,7 +373,7 @@ const TABLES: &[Table] = &[
             ("effect", Served("placement::nodes")),
             ("key", Served("placement::nodes")),
             ("operator", Served("placement::nodes")),
-            ("tolerationSeconds", Only(&["300"], "a taint does not evict pods that run already")),
+            ("tolerationSeconds", Served("placement::eviction")),
             ("value", Served("placement::nodes")),
         ],
     ),
