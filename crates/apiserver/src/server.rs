@@ -39,6 +39,19 @@ pub struct Version {
     pub build_date: String,
 }
 
+impl Default for Version {
+    /// Of the Kubernetes whose API is served.
+    fn default() -> Self {
+        Self {
+            major: "1".into(),
+            minor: "36".into(),
+            git_version: "v1.36.0".into(),
+            git_commit: String::new(),
+            build_date: String::new(),
+        }
+    }
+}
+
 /// What a server is made of.
 pub struct Config {
     /// Where objects are kept.

@@ -70,13 +70,7 @@ pub(crate) fn config(store: Arc<dyn store::Store>, clock: crate::Clock) -> Confi
         authorizer: Arc::new(Anything),
         audit: Arc::new(Audit::default()),
         nodes: Arc::new(Echo),
-        version: Version {
-            major: "1".into(),
-            minor: "36".into(),
-            git_version: "v1.36.0".into(),
-            git_commit: String::new(),
-            build_date: String::new(),
-        },
+        version: Version::default(),
         clock,
     }
 }
