@@ -73,8 +73,7 @@ fn ephemeral_streams() {
     ended(&place, "tty", "terminated.exitCode", "0");
     assert_eq!(place.kubectl.ok(&["logs", "broken", "-c", "tty"]).trim_end(), "terminal");
     // The whole way that a person goes, with what busybox answers.
-    let debug =
-        ["debug", "broken", "--image", &image(), "--profile=general", "--attach", "--", "echo", "by kubectl"];
+    let debug = ["debug", "broken", "--image", &image(), "--profile=general", "--attach", "--", "echo", "by kubectl"];
     let said = place.kubectl.ok(&debug);
     assert!(said.contains("by kubectl"), "{said}");
 }
