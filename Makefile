@@ -1,7 +1,7 @@
 # The commands of the project. Each does its own set-up.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-fields check bench bench-check setup build tidy
+.PHONY: demo test test-all test-fields steps soak check bench bench-check setup build tidy
 
 export RAST_TOOLS ?= $(CURDIR)/.tools
 export PATH := $(RAST_TOOLS)/bin:$(PATH)
@@ -19,7 +19,15 @@ test: setup
 	scripts/test
 
 ## test-all: test, and the long forms
-test-all: test test-fields
+test-all: test test-fields steps soak
+
+## steps: kill rast and its helper at 100 steps each of starting and stopping pods
+steps: setup
+	scripts/steps
+
+## soak: five minutes of pods that come and go, with kills (scripts/soak 3600: an hour)
+soak: setup
+	scripts/soak
 
 ## test-fields: drop each served field on its way and require its test to fail
 test-fields: setup
