@@ -109,7 +109,8 @@ async fn a_deployment_from_rollout_to_removal() {
         }
     };
     cluster.create(DEPLOYMENTS, workload("Deployment", "web", 3)).await;
-    cluster.until("the first rollout", &path, rolled("v1")).await;
+    let first = cluster.until("the first rollout", &path, rolled("v1")).await;
+    assert_eq!(first["metadata"]["generation"], 1, "what controllers write down is no new wish");
     let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "v2"}]);
     cluster.send("PATCH", &path, "application/json-patch+json", image).await.unwrap();
     let deployment = cluster.until("the second rollout", &path, rolled("v2")).await;
