@@ -214,6 +214,7 @@ fn part_verbs(part: Subresource) -> &'static [&'static str] {
         Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers => &["get", "patch", "update"],
         Subresource::Log => &["get"],
         Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
+        Subresource::Proxy => &["create", "delete", "get", "patch", "update"],
         Subresource::Binding | Subresource::Eviction | Subresource::Token => &["create"],
         Subresource::Finalize => &["update"],
     }
@@ -229,6 +230,7 @@ fn response_kind(kind: &Kind, part: Subresource) -> (String, String, String) {
         Subresource::Exec => ("", "v1", "PodExecOptions"),
         Subresource::Attach => ("", "v1", "PodAttachOptions"),
         Subresource::PortForward => ("", "v1", "PodPortForwardOptions"),
+        Subresource::Proxy => ("", "v1", "PodProxyOptions"),
         Subresource::Status | Subresource::Log | Subresource::EphemeralContainers | Subresource::Finalize => {
             (&*kind.group, &*kind.version, &*kind.kind)
         }

@@ -62,6 +62,8 @@ async fn part(call: Call, verb: Verb) -> Result<Response> {
             call.reply(http::StatusCode::CREATED, &answer)
         }
         (S::Log | S::Exec | S::Attach | S::PortForward, Verb::Get | Verb::Create) => nodes::proxy(call, part).await,
+        // Whatever is asked of the pod itself.
+        (S::Proxy, _) => nodes::proxy(call, part).await,
         _ => Err(not_allowed(&call, &call.at.verb)),
     }
 }

@@ -157,6 +157,7 @@ fn sub(kind: &Kind, part: Subresource) -> Vec<Operation> {
         Subresource::Exec => connect(EXEC, &["get", "post"]),
         Subresource::Attach => connect(ATTACH, &["get", "post"]),
         Subresource::PortForward => connect(&["ports"], &["get", "post"]),
+        Subresource::Proxy => connect(&["path"], &["delete", "get", "patch", "post", "put"]),
     }
 }
 

@@ -43,6 +43,7 @@ pub fn kind() -> Kind {
             Subresource::Exec,
             Subresource::Attach,
             Subresource::PortForward,
+            Subresource::Proxy,
             Subresource::Binding,
             Subresource::Eviction,
             Subresource::EphemeralContainers,
