@@ -1,7 +1,7 @@
 # The commands of the project. Each does its own set-up.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-fields check bench bench-check setup build image tidy
+.PHONY: demo test test-all test-fields test-os test-openstack steps soak check bench bench-check setup build image tidy
 
 export RAST_TOOLS ?= $(CURDIR)/.tools
 export PATH := $(RAST_TOOLS)/bin:$(PATH)
@@ -23,11 +23,23 @@ test: setup
 	scripts/test
 
 ## test-all: test, and the long forms
-test-all: test test-fields test-openstack
+test-all: test test-fields test-os test-openstack steps soak
+
+## steps: kill rast and its helper at 100 steps each of starting and stopping pods
+steps: setup
+	scripts/steps
+
+## soak: five minutes of pods that come and go, with kills (scripts/soak 3600: an hour)
+soak: setup
+	scripts/soak
 
 ## test-fields: drop each served field on its way and require its test to fail
 test-fields: setup
 	scripts/test-fields
+
+## test-os: build the machine image, boot it under emulation, break it
+test-os: setup
+	scripts/test-os
 
 ## test-openstack: make, break and remove clusters in a real OpenStack; as root
 test-openstack: setup

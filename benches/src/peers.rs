@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -24,9 +24,13 @@ pub fn crun(args: &[&str]) -> Result<Command> {
 
 /// `podman` on storage of its own, in a network namespace of its own, so that its bridge and its rules go with it.
 pub fn podman(args: &[&str]) -> Result<Command> {
-    let dir = dir()?;
-    let mut command = Command::new(dir.join("podman"));
-    command.args(args);
+    podman_in(&dir()?.join("storage"), args)
+}
+
+/// `podman` on this storage.
+pub fn podman_in(storage: &Path, args: &[&str]) -> Result<Command> {
+    let mut command = Command::new(dir()?.join("podman"));
+    command.arg("--root").arg(storage).args(args);
     Ok(command)
 }
 

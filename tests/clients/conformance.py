@@ -105,9 +105,10 @@ def should_apply_changes_to_a_namespace_status(ns):
 
 @story
 def should_return_chunks_of_results_for_list_calls(ns):
-    path, found, rest = f"/api/v1/namespaces/{ns}/secrets", 0, ""
+    path, found, rest = f"/api/v1/namespaces/{ns}/podtemplates", 0, ""
+    template = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
     for number in range(20):
-        ok("POST", path, {"metadata": {"name": f"t-{number:04}"}})
+        ok("POST", path, {"metadata": {"name": f"t-{number:04}"}, "template": template})
     while True:
         page = ok("GET", f"{path}?limit=6{rest}")
         for item in page["items"]:
@@ -117,7 +118,7 @@ def should_return_chunks_of_results_for_list_calls(ns):
             break
         assert page["metadata"]["remainingItemCount"] + found == 20, page["metadata"]
         rest = f"&continue={page['metadata']['continue']}"
-        ok("POST", path, {"metadata": {"name": f"z-{found}"}})  # later than the first page: not seen
+        ok("POST", path, {"metadata": {"name": f"z-{found}"}, "template": template})  # later than the first page: not seen
     assert found == 20, found
 
 
@@ -177,6 +178,15 @@ def should_run_through_the_lifecycle_of_pods_and_podstatus(ns):
         return status["image"] == OTHER_IMAGE and status["restartCount"] == 1 and "running" in status["state"]
 
     until("the new image runs", replaced)
+
+
+@story
+def should_serve_a_basic_image_on_each_replica(ns):
+    path = f"/api/v1/namespaces/{ns}/pods"
+    web = {"image": os.environ["WEB_IMAGE"], "command": None, "ports": [{"containerPort": 8080}]}
+    ok("POST", path, pod("web", "", web))
+    until("it answers", lambda: "It works" in str(call("GET", f"{path}/web/proxy/")[1]))
+    assert call("GET", f"{path}/web:8080/proxy/none?a=b")[0] == 404
 
 
 @story

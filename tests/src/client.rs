@@ -7,6 +7,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+/// Seconds that a program may run: less than a test may.
+const LONGEST: &str = "200";
+
 /// A program with its first arguments and environment.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -60,9 +63,13 @@ impl Client {
         command
     }
 
-    /// Runs to the end.
+    /// Runs to the end, or is ended after [`LONGEST`] seconds (with the code 124): a test that hangs would be killed,
+    /// and leave its instance behind.
     pub fn run<S: AsRef<OsStr>>(&self, args: &[S]) -> Answer {
-        let mut command = self.command(args);
+        let bounded = self.command(args);
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", LONGEST]).arg(bounded.get_program()).args(bounded.get_args());
+        command.envs(bounded.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
         let mut stdin = child.stdin.take().expect("piped");

@@ -134,6 +134,7 @@ fn the_calls_of_kubernetes_own_conformance_tests_are_answered() {
     let instance = Instance::up();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/conformance.py");
     let python = instance.outside("python").env("IMAGE", format!("{}/busybox:1", registry()));
-    let out = python.env("OTHER_IMAGE", format!("{}/multi:1", registry())).ok(&[script]);
+    let python = python.env("OTHER_IMAGE", format!("{}/multi:1", registry()));
+    let out = python.env("WEB_IMAGE", format!("{}/web:1", registry())).ok(&[script]);
     assert!(out.ends_with("done\n"), "{out}");
 }

@@ -1,6 +1,8 @@
 //! Every served field, seen from inside its pod. `api::support` names these tests by field, and `make test-fields`
 //! requires each of them to fail when the field is ignored.
 
+#[path = "fields/debugging.rs"]
+mod debugging;
 #[path = "fields/environment.rs"]
 mod environment;
 #[path = "fields/host.rs"]

@@ -1,8 +1,8 @@
 //! `rast why` of everything that can be staged: its words are those that people read.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::TcpListener};
 
-use tests::{Instance, eventually, registry};
+use tests::{Instance, Relay, eventually, registry};
 
 /// A pod of one container `main`; `spec` and `main` are in flow style and may be empty.
 fn pod(name: &str, spec: &str, main: &str) -> String {
@@ -54,6 +54,23 @@ fn says(instance: &Instance, expected: &[(&str, &str)]) {
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     });
+}
+
+#[test]
+fn why_a_pull_takes_its_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let slow = format!("{}/busybox:1", listener.local_addr().expect("bound"));
+    let relay = Relay::default();
+    relay.listen(listener);
+    relay.hold(true);
+    let instance = Instance::up();
+    instance.rast().input(pod("slow", "", &format!("image: '{slow}', "))).ok(&["apply", "-f", "-"]);
+    let far = "
+            pod/slow is Pending
+              because container main: Pulling image \"…/busybox:1\": 0.… of …MiB fetched, 0 of 1 layers unpacked";
+    says(&instance, &[("pod/slow", far)]);
+    relay.hold(false);
+    instance.ready("slow");
 }
 
 #[test]

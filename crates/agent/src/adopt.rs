@@ -133,7 +133,7 @@ fn from_api(
         },
     };
     // With the sandbox gone (a reboot), what is to run again begins anew, init containers first.
-    let again = role != Role::Main || pod::restart(want, role, c).again(ended.code);
+    let again = matches!(role, Role::Init | Role::Sidecar) || pod::restart(want, role, c).again(ended.code);
     if lost && again {
         return Seen { attempt: seen.attempt.saturating_add(1), last: Some(ended), ..seen };
     }
@@ -141,9 +141,7 @@ fn from_api(
 }
 
 fn told<'a>(want: &'a Pod, role: Role, name: &str) -> Option<&'a ContainerStatus> {
-    let status = want.status.as_ref()?;
-    let list = if role == Role::Main { &status.container_statuses } else { &status.init_container_statuses };
-    list.as_ref()?.iter().find(|s| s.name == name)
+    pod::statuses(want.status.as_ref()?, role).iter().find(|s| s.name == name)
 }
 
 fn from_status(t: &ContainerStateTerminated, attempt: u32) -> Ended {

@@ -445,6 +445,7 @@ fn slim(mut pod: Pod) -> Pod {
     {
         pod.spec = pod.spec.map(forgetful);
     }
+    pod::line_up(&mut pod);
     pod
 }
 

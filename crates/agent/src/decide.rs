@@ -177,7 +177,7 @@ pub fn initialized(want: &Pod, seen: &Observed) -> bool {
     pod::containers(want).all(|(role, c)| match role {
         Role::Init => matches!(&seen.container(&c.name).state, State::Exited(e) if e.code == Some(0)),
         Role::Sidecar => started(c, seen.container(&c.name)),
-        Role::Main => true,
+        Role::Main | Role::Ephemeral => true,
     }) || main_started(want, seen)
 }
 
@@ -275,6 +275,10 @@ impl Planner<'_> {
             if matches!(known.state, State::Waiting) {
                 self.image(c, known);
             }
+            if role == Role::Ephemeral {
+                self.container(role, c, known);
+                continue;
+            }
             let done =
                 role == Role::Init && (initialized || matches!(&known.state, State::Exited(e) if e.code == Some(0)));
             if done || blocked {
@@ -285,7 +289,7 @@ impl Planner<'_> {
                 && match role {
                     Role::Init => true,
                     Role::Sidecar => !started(c, known),
-                    Role::Main => false,
+                    Role::Main | Role::Ephemeral => false,
                 };
         }
     }

@@ -73,6 +73,7 @@ pub fn about(pod: &Pod, container: Option<&str>) -> ObjectReference {
         let list = match pod::container(pod, name)?.0 {
             Role::Main => "containers",
             Role::Init | Role::Sidecar => "initContainers",
+            Role::Ephemeral => "ephemeralContainers",
         };
         Some(format!("spec.{list}{{{name}}}"))
     });

@@ -13,12 +13,12 @@ use axum::{
     response::Response,
 };
 use runtime::{ExecSpec, Process};
-use stream::{Options, Outcome, Session};
-use tokio::io::{AsyncWriteExt, copy};
+use stream::{Options, Outcome, Session, Writer};
+use tokio::io::{AsyncRead, AsyncWriteExt, copy};
 
 use crate::{
     act::chain,
-    agent::{Agent, Scene},
+    agent::Agent,
     decide, pod,
     server::{Refusal, Words, bad},
 };
@@ -34,26 +34,16 @@ pub(crate) async fn exec(
     Query(pairs): Pairs,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    let (id, _) = running(&agent, &namespace, &name, &container, &pairs)?;
+    let id = running(&agent, &namespace, &name, &container, &pairs)?;
     let options = options(&pairs)?;
     let args: Vec<String> = pairs.into_iter().filter(|(k, _)| k == "command").map(|(_, v)| v).collect();
     if args.is_empty() {
         return Err(bad("you must specify at least one command for the container".into()));
     }
-    let (response, session) = stream::accept(request, options);
-    tokio::spawn(async move {
-        let session = match session.await {
-            Ok(session) => session,
-            Err(e) => return tracing::debug!("exec in {id}: {}", chain(e)),
-        };
-        let size = session.size.borrow().map(|s| (s.width, s.height));
+    Ok(connect(request, options, true, move |size| async move {
         let spec = ExecSpec { args, terminal: options.tty, stdin: options.stdin, size };
-        match agent.0.runtime.exec(&id, &spec).await {
-            Ok(process) => pump(session, process, true).await,
-            Err(e) => session.finish.send(Outcome::Failed(chain(e))).await,
-        }
-    });
-    Ok(response)
+        agent.0.runtime.exec(&id, &spec).await
+    }))
 }
 
 /// Connects to a container's own streams.
@@ -63,19 +53,34 @@ pub(crate) async fn attach(
     Query(pairs): Pairs,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    let (id, _) = running(&agent, &namespace, &name, &container, &pairs)?;
-    let (response, session) = stream::accept(request, options(&pairs)?);
+    let id = running(&agent, &namespace, &name, &container, &pairs)?;
+    Ok(connect(request, options(&pairs)?, false, move |_| async move { agent.0.runtime.attach(&id).await }))
+}
+
+/// Takes the client's connection over and joins it to the process that `open` gives for a terminal of the client's
+/// size. `code`: whether the client hears the exit code, or just that the process has ended.
+fn connect<F>(
+    request: Request<Body>,
+    options: Options,
+    code: bool,
+    open: impl FnOnce(Option<(u16, u16)>) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = runtime::Result<Process>> + Send,
+{
+    let (response, session) = stream::accept(request, options);
     tokio::spawn(async move {
         let session = match session.await {
             Ok(session) => session,
-            Err(e) => return tracing::debug!("attach to {id}: {}", chain(e)),
+            Err(e) => return tracing::debug!("streams of a pod: {}", chain(e)),
         };
-        match agent.0.runtime.attach(&id).await {
-            Ok(process) => pump(session, process, false).await,
+        let size = session.size.borrow().map(|s| (s.width, s.height));
+        match open(size).await {
+            Ok(process) => pump(session, process, code).await,
             Err(e) => session.finish.send(Outcome::Failed(chain(e))).await,
         }
     });
-    Ok(response)
+    response
 }
 
 /// The container's id, if it runs.
@@ -85,7 +90,7 @@ fn running(
     name: &str,
     container: &str,
     pairs: &[(String, String)],
-) -> Result<(String, Scene), Refusal> {
+) -> Result<String, Refusal> {
     let uid = pairs.iter().find(|(k, _)| k == "uid").map(|(_, v)| v.as_str());
     let scene = agent.find_pod(namespace, name, uid)?;
     if pod::container(&scene.want, container).is_none() {
@@ -96,7 +101,7 @@ fn running(
         (runs && decide::alive(&e.seen, container)).then(|| e.seen.container(container).attempt)
     });
     match attempt.flatten() {
-        Some(attempt) => Ok((pod::id(scene.uid(), container, attempt), scene)),
+        Some(attempt) => Ok(pod::id(scene.uid(), container, attempt)),
         None => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found (\"{container}\")"))),
     }
 }
@@ -121,7 +126,7 @@ fn options(pairs: &[(String, String)]) -> Result<Options, Refusal> {
 /// Moves bytes both ways until the process ends, then tells how (`code`), or just that it has.
 async fn pump(session: Session, process: Process, code: bool) {
     let Session { stdin, stdout, stderr, mut size, gone, finish } = session;
-    let Process { stdin: into, stdout: mut from, stderr: errors, resize, wait } = process;
+    let Process { stdin: into, stdout: from, stderr: errors, resize, wait } = process;
     let input = tokio::spawn(async move {
         if let (Some(mut stdin), Some(mut into)) = (stdin, into) {
             let _ = copy(&mut stdin, &mut into).await;
@@ -140,21 +145,12 @@ async fn pump(session: Session, process: Process, code: bool) {
         }
     });
     let output = async {
-        let first = async {
-            match stdout {
-                Some(mut stdout) => drop(copy(&mut from, &mut stdout).await),
-                None => drop(copy(&mut from, &mut tokio::io::sink()).await),
+        let errors = async {
+            if let Some(errors) = errors {
+                drain(errors, stderr).await;
             }
         };
-        let second = async {
-            if let Some(mut errors) = errors {
-                match stderr {
-                    Some(mut stderr) => drop(copy(&mut errors, &mut stderr).await),
-                    None => drop(copy(&mut errors, &mut tokio::io::sink()).await),
-                }
-            }
-        };
-        tokio::join!(first, second);
+        tokio::join!(drain(from, stdout), errors);
     };
     tokio::select! {
         () = gone.cancelled() => {}
@@ -172,6 +168,14 @@ async fn pump(session: Session, process: Process, code: bool) {
     }
     input.abort();
     sizes.abort();
+}
+
+/// Passes on what comes, or reads it for nobody.
+async fn drain(mut from: impl AsyncRead + Unpin, to: Option<Writer>) {
+    let _either_gone = match to {
+        Some(mut to) => copy(&mut from, &mut to).await,
+        None => copy(&mut from, &mut tokio::io::sink()).await,
+    };
 }
 
 /// Connects a client to ports of a pod.
@@ -194,7 +198,7 @@ pub(crate) async fn port_forward(
         while let Some(mut forward) = ports.next().await {
             let netns = netns.clone();
             tokio::spawn(async move {
-                match connect(netns, forward.port).await {
+                match dial(netns, forward.port).await {
                     Ok(mut pod) => drop(tokio::io::copy_bidirectional(&mut forward.data, &mut pod).await),
                     Err(e) => {
                         let text = format!("connect to port {} of the pod: {e}", forward.port);
@@ -208,7 +212,7 @@ pub(crate) async fn port_forward(
 }
 
 /// Connects to the pod's own loopback, from inside its network. A thread enters the namespace and ends with that.
-async fn connect(netns: PathBuf, port: u16) -> io::Result<tokio::net::TcpStream> {
+async fn dial(netns: PathBuf, port: u16) -> io::Result<tokio::net::TcpStream> {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
     use std::os::fd::AsFd;
     let (done, result) = tokio::sync::oneshot::channel();

@@ -33,6 +33,7 @@ pub mod objects;
 pub mod observe;
 pub mod pod;
 mod probe;
+mod proxy;
 mod pull;
 pub mod resources;
 pub mod security;

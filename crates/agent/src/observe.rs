@@ -124,6 +124,8 @@ pub fn doubling(n: u32, first: Duration, most: Duration) -> Duration {
 pub struct Seen {
     /// Its image.
     pub image: Stage<ImageId>,
+    /// How far the pull of its image is.
+    pub pulling: Option<String>,
     /// Counts its instances from 0: the restart count.
     pub attempt: u32,
     /// Where the instance is.
@@ -220,6 +222,8 @@ pub enum Outcome {
     Sandbox(Result<Vec<IpAddr>, Failure>),
     /// The volumes.
     Volumes(Result<(), Failure>),
+    /// How far the pull of a container's image is, in words.
+    Pulling(String, String),
     /// A container's image.
     Image(String, Result<ImageId, Failure>),
     /// A container runs.
@@ -323,9 +327,16 @@ impl Observed {
                 self.doing.remove(&Work::Volumes);
                 self.volumes.set(result, now);
             }
+            Outcome::Pulling(name, far) => {
+                if self.doing.contains(&Work::Pull(name.clone())) {
+                    self.seen(&name).pulling = Some(far);
+                }
+            }
             Outcome::Image(name, result) => {
                 self.doing.remove(&Work::Pull(name.clone()));
-                self.seen(&name).image.set(result, now);
+                let seen = self.seen(&name);
+                seen.pulling = None;
+                seen.image.set(result, now);
             }
             Outcome::Started { name, attempt, hash, result } => {
                 self.started(&name, attempt, result, now);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Container, Pod, PodSpec, Probe},
+    api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus, Probe},
     apimachinery::pkg::api::resource::Quantity as Text,
 };
 
@@ -18,6 +18,30 @@ pub enum Role {
     Sidecar,
     /// What the pod is for.
     Main,
+    /// Added while the pod runs, to look into it: started at once and only once, and nothing waits for it.
+    Ephemeral,
+}
+
+/// How the agent marks an ephemeral container, as a `restartPolicy` that the API allows to nobody.
+const EPHEMERAL: &str = "Ephemeral";
+
+/// Puts a pod's ephemeral containers behind its main ones, so that whoever looks for a container finds them.
+pub fn line_up(pod: &mut Pod) {
+    let Some(spec) = &mut pod.spec else { return };
+    let ephemeral = spec.ephemeral_containers.take().unwrap_or_default();
+    spec.containers.extend(
+        ephemeral.iter().map(|e| Container { restart_policy: Some(EPHEMERAL.into()), ..api::pod::as_container(e) }),
+    );
+}
+
+/// What the API knows of containers of one role.
+pub fn statuses(status: &PodStatus, role: Role) -> &[ContainerStatus] {
+    let list = match role {
+        Role::Init | Role::Sidecar => &status.init_container_statuses,
+        Role::Main => &status.container_statuses,
+        Role::Ephemeral => &status.ephemeral_container_statuses,
+    };
+    list.as_deref().unwrap_or_default()
 }
 
 /// Whether an ended container is started again.
@@ -75,14 +99,17 @@ pub fn spec(pod: &Pod) -> &PodSpec {
     pod.spec.as_ref().unwrap_or(&EMPTY)
 }
 
-/// Init containers in order, then the main ones.
+/// Init containers in order, then the main ones, then the ephemeral ones.
 pub fn containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
     let spec = spec(pod);
     let init = spec.init_containers.iter().flatten().map(|c| match c.restart_policy.as_deref() {
         Some("Always") => (Role::Sidecar, c),
         _ => (Role::Init, c),
     });
-    init.chain(spec.containers.iter().map(|c| (Role::Main, c)))
+    init.chain(spec.containers.iter().map(|c| match c.restart_policy.as_deref() {
+        Some(EPHEMERAL) => (Role::Ephemeral, c),
+        _ => (Role::Main, c),
+    }))
 }
 
 /// A container by its name.
@@ -97,6 +124,7 @@ pub fn restart(pod: &Pod, role: Role, container: &Container) -> Restart {
         Role::Sidecar => Restart::Always,
         Role::Init if pods == Restart::Always => Restart::OnFailure,
         Role::Init => pods,
+        Role::Ephemeral => Restart::Never,
         Role::Main => Restart::read(container.restart_policy.as_deref()).unwrap_or(pods),
     }
 }

@@ -1,5 +1,7 @@
 //! A container's image: here already, or pulled with the pod's credentials.
 
+use std::{convert::Infallible, time::Duration};
+
 use images::{Credentials, Keyring, Progress, Reference};
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::Api;
@@ -9,9 +11,12 @@ use crate::{
     act::chain,
     agent::Agent,
     events,
-    observe::{Failure, ImageId},
+    observe::{Failure, ImageId, Outcome},
     pod, spec,
 };
+
+/// How often it is told how far a pull is.
+const TELL: Duration = Duration::from_secs(2);
 
 impl Agent {
     pub(crate) async fn pull(&self, want: &Pod, name: &str) -> Result<ImageId, Failure> {
@@ -45,7 +50,11 @@ impl Agent {
         let credentials = self.credentials(want, &reference).await;
         let (progress, _) = watch::channel(Progress::default());
         let start = std::time::Instant::now();
-        match self.0.images.pull(&reference, &credentials, &progress).await {
+        let pulled = tokio::select! {
+            pulled = self.0.images.pull(&reference, &credentials, &progress) => pulled,
+            never = self.tell(pod::uid(want), name, &image, progress.subscribe()) => match never {},
+        };
+        match pulled {
             Ok(got) => {
                 let text = format!(
                     "Successfully pulled image \"{image}\" in {}ms. Image size: {} bytes.",
@@ -63,6 +72,23 @@ impl Agent {
                 };
                 Err(told(failure("ErrImagePull", format!("Failed to pull image \"{image}\": {}{far}", chain(e)))))
             }
+        }
+    }
+
+    /// Tells now and then how far a pull is that takes its time.
+    async fn tell(&self, uid: &str, name: &str, image: &str, mut far: watch::Receiver<Progress>) -> Infallible {
+        loop {
+            tokio::time::sleep(TELL).await;
+            let p = *far.borrow_and_update();
+            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+            let text = format!(
+                "Pulling image \"{image}\": {:.1} of {:.1} MiB fetched, {} of {} layers unpacked",
+                mib(p.done),
+                mib(p.total),
+                p.ready,
+                p.layers
+            );
+            self.learn(uid, Outcome::Pulling(name.into(), text));
         }
     }
 

@@ -32,7 +32,8 @@ const MOST_SHARES: u64 = 262_144;
 /// The class of a pod: Guaranteed when every container has equal requests and limits for CPU and memory.
 pub fn qos(pod: &Pod) -> Qos {
     let (mut any, mut all_equal) = (false, true);
-    for (_, c) in pod::containers(pod) {
+    // An ephemeral container has no resources of its own.
+    for (_, c) in pod::containers(pod).filter(|(role, _)| *role != Role::Ephemeral) {
         for resource in ["cpu", "memory"] {
             let limit = pod::amount(c, resource, true).filter(|q| !q.is_zero());
             let request = pod::amount(c, resource, false).filter(|q| !q.is_zero());
@@ -85,6 +86,7 @@ fn sum(pod: &Pod, of: impl Fn(&Container) -> Option<i64>) -> Option<i64> {
         match role {
             Role::Init => most = most.max(lasting.saturating_add(of(c)?)),
             Role::Sidecar | Role::Main => lasting = lasting.saturating_add(of(c)?),
+            Role::Ephemeral => {}
         }
     }
     Some(lasting.max(most))

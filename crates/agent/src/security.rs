@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+use api::pod::CAPABILITIES;
+use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile, SecurityContext};
 use runtime::{Seccomp, Security, User};
 
 use crate::{observe::Failure, pod};
@@ -11,70 +12,27 @@ use crate::{observe::Failure, pod};
 pub const DEFAULT: [&str; 9] =
     ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID"];
 
-/// Every capability of Linux 6.1 (capabilities(7)).
-const ALL: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
-
 /// A container's rights. `profiles` is where `Localhost` seccomp profiles lie.
 pub fn security(pod: &Pod, container: &Container, profiles: &std::path::Path) -> Result<Security, Failure> {
-    let own = container.security_context.clone().unwrap_or_default();
-    let shared = pod::spec(pod).security_context.clone().unwrap_or_default();
-    let privileged = own.privileged.unwrap_or(false);
-    let asked = own.capabilities.unwrap_or_default();
+    let context = context(pod, container);
+    let privileged = context.privileged.unwrap_or(false);
+    let asked = context.capabilities.unwrap_or_default();
     let capabilities =
         capabilities(asked.add.as_deref().unwrap_or_default(), asked.drop.as_deref().unwrap_or_default())?;
-    let profile = own.seccomp_profile.or(shared.seccomp_profile);
     // Kubernetes allows escalation unless told not to; we forbid it unless told to allow it.
-    let escalate = own.allow_privilege_escalation.unwrap_or(privileged);
+    let escalate = context.allow_privilege_escalation.unwrap_or(privileged);
     Ok(Security {
         privileged,
         no_new_privileges: !escalate,
-        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile.as_ref(), profiles)? },
-        read_only_root: own.read_only_root_filesystem.unwrap_or(false),
-        unmasked_proc: privileged || own.proc_mount.as_deref() == Some("Unmasked"),
+        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(context.seccomp_profile.as_ref(), profiles)? },
+        read_only_root: context.read_only_root_filesystem.unwrap_or(false),
+        unmasked_proc: privileged || context.proc_mount.as_deref() == Some("Unmasked"),
         capabilities: capabilities.into_iter().map(|c| format!("CAP_{c}")).collect(),
     })
+}
+
+fn context(pod: &Pod, container: &Container) -> SecurityContext {
+    api::pod::effective(pod::spec(pod).security_context.as_ref(), container.security_context.as_ref())
 }
 
 fn capabilities(add: &[String], drop: &[String]) -> Result<BTreeSet<&'static str>, Failure> {
@@ -83,8 +41,8 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<BTreeSet<&'static str
         for name in names {
             let upper = name.to_uppercase();
             let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            match ALL.iter().find(|c| **c == plain) {
-                _ if plain == "ALL" => set.extend(ALL),
+            match CAPABILITIES.iter().find(|c| **c == plain) {
+                _ if plain == "ALL" => set.extend(CAPABILITIES.iter().copied()),
                 Some(known) => set.extend([*known]),
                 None => return Err(refused(format!("unknown capability {name:?}"))),
             }
@@ -93,7 +51,7 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<BTreeSet<&'static str
     };
     let (add, drop) = (read(add)?, read(drop)?);
     // What is added by name stays, even beside `drop: [ALL]`.
-    let all_dropped = drop.len() == ALL.len();
+    let all_dropped = drop.len() == CAPABILITIES.len();
     let base = DEFAULT.into_iter().filter(|c| !drop.contains(c));
     Ok(base.chain(add.iter().copied().filter(|c| all_dropped || !drop.contains(c))).collect())
 }
@@ -115,13 +73,12 @@ fn safe(path: &str) -> bool {
 
 /// Whom a container runs as; `image` is the image's own choice.
 pub fn user(pod: &Pod, container: &Container, image: &str) -> User {
-    let own = container.security_context.clone().unwrap_or_default();
+    let context = context(pod, container);
     let shared = pod::spec(pod).security_context.clone().unwrap_or_default();
     let id = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
-    let uid = own.run_as_user.or(shared.run_as_user);
     User {
-        spec: uid.map_or_else(|| image.to_string(), |uid| uid.to_string()),
-        gid: id(own.run_as_group.or(shared.run_as_group)),
+        spec: context.run_as_user.map_or_else(|| image.to_string(), |uid| uid.to_string()),
+        gid: id(context.run_as_group),
         groups: shared
             .supplemental_groups
             .iter()
@@ -130,7 +87,7 @@ pub fn user(pod: &Pod, container: &Container, image: &str) -> User {
             .chain(shared.fs_group)
             .filter_map(|g| id(Some(g)))
             .collect(),
-        must_not_be_root: own.run_as_non_root.or(shared.run_as_non_root).unwrap_or(false),
+        must_not_be_root: context.run_as_non_root.unwrap_or(false),
     }
 }
 
@@ -172,7 +129,7 @@ mod tests {
         };
         assert_eq!(caps(&["NET_ADMIN"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);
         assert_eq!(caps(&[], &["ALL"]).unwrap(), Vec::<String>::new());
-        assert_eq!(caps(&["ALL"], &[]).unwrap().len(), ALL.len());
+        assert_eq!(caps(&["ALL"], &[]).unwrap().len(), CAPABILITIES.len());
         assert!(!caps(&["cap_net_raw"], &["KILL"]).unwrap().contains(&"CAP_KILL".into()));
         assert!(caps(&["NO_SUCH"], &[]).is_err());
     }

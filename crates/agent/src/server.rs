@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Query, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{Agent, Scene},
-    decide, exec, logs, pod, spec,
+    decide, exec, logs, pod, proxy, spec,
 };
 
 /// How often a followed log is looked at: soon after a line, then less often.
@@ -36,6 +36,8 @@ impl Agent {
             .route("/exec/{namespace}/{pod}/{container}", get(exec::exec).post(exec::exec))
             .route("/attach/{namespace}/{pod}/{container}", get(exec::attach).post(exec::attach))
             .route("/portForward/{namespace}/{pod}", get(exec::port_forward).post(exec::port_forward))
+            .route("/proxy/{namespace}/{pod}/{port}/", any(proxy::proxy))
+            .route("/proxy/{namespace}/{pod}/{port}/{*path}", any(proxy::proxy))
             .with_state(self.clone())
     }
 

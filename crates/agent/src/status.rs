@@ -38,18 +38,19 @@ pub fn of(want: &Pod, seen: &Observed, now: Timestamp) -> PodStatus {
         ),
         _ => (old.reason.clone(), old.message.clone()),
     };
-    let of_role = |init: bool| -> Vec<ContainerStatus> {
+    let of_roles = |roles: &[Role]| -> Vec<ContainerStatus> {
         pod::containers(want)
-            .filter(|(role, _)| (*role != Role::Main) == init)
+            .filter(|(role, _)| roles.contains(role))
             .map(|(role, c)| container(want, seen, role, c, terminal))
             .collect()
     };
-    let (init, main) = (of_role(true), of_role(false));
+    let (init, ephemeral) = (of_roles(&[Role::Init, Role::Sidecar]), of_roles(&[Role::Ephemeral]));
     let ips = seen.sandbox.ready().filter(|ips| !ips.is_empty());
     let start = old.start_time.clone().or(seen.since.map(second));
     PodStatus {
         conditions: Some(conditions(want, seen, phase, &old, now)),
-        container_statuses: Some(main),
+        container_statuses: Some(of_roles(&[Role::Main])),
+        ephemeral_container_statuses: (!ephemeral.is_empty()).then_some(ephemeral),
         init_container_statuses: (!init.is_empty()).then_some(init),
         pod_ip: ips.map(|ips| ips[0].to_string()).or(old.pod_ip.clone()),
         pod_ips: ips.map(|ips| ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()).or(old.pod_ips.clone()),
@@ -172,9 +173,7 @@ fn container(want: &Pod, seen: &Observed, role: Role, c: &Container, terminal: b
 }
 
 fn reported_image(want: &Pod, role: Role, c: &Container) -> Option<crate::observe::ImageId> {
-    let status = want.status.as_ref()?;
-    let list = if role == Role::Main { &status.container_statuses } else { &status.init_container_statuses };
-    let old = list.as_ref()?.iter().find(|s| s.name == c.name)?;
+    let old = pod::statuses(want.status.as_ref()?, role).iter().find(|s| s.name == c.name)?;
     Some(crate::observe::ImageId { name: old.image.clone(), id: old.image_id.clone() })
 }
 
@@ -222,11 +221,11 @@ fn why_waiting(want: &Pod, seen: &Observed, role: Role, c: &Container, known: &S
     if let Some(t) = &known.error {
         return (t.failure.reason.into(), Some(t.failure.message.clone()));
     }
-    let inits = pod::containers(want).any(|(r, _)| r != Role::Main);
-    let first = pod::containers(want).next().is_some_and(|(_, f)| f.name == c.name);
+    let inits = pod::containers(want).any(|(r, _)| matches!(r, Role::Init | Role::Sidecar));
+    let first = role == Role::Ephemeral || pod::containers(want).next().is_some_and(|(_, f)| f.name == c.name);
     let message = match (&seen.sandbox, &seen.volumes) {
         (Stage::Failed(t), _) | (_, Stage::Failed(t)) => Some(t.failure.message.clone()),
-        _ => None,
+        _ => known.pulling.clone(),
     };
     let initializing = inits && !decide::initialized(want, seen) && (role == Role::Main || !first);
     (if initializing { "PodInitializing" } else { "ContainerCreating" }.into(), message)
@@ -240,12 +239,12 @@ fn conditions(want: &Pod, seen: &Observed, phase: &str, old: &PodStatus, now: Ti
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let unready = names(&|role, c, s| role != Role::Init && !decide::ready(c, s));
+    let unready = names(&|role, c, s| !matches!(role, Role::Init | Role::Ephemeral) && !decide::ready(c, s));
     let initialized = decide::initialized(want, seen);
     let incomplete = names(&|role, c, s| match role {
         Role::Init => !matches!(&s.state, State::Exited(e) if e.code == Some(0)),
         Role::Sidecar => !decide::started(c, s),
-        Role::Main => false,
+        Role::Main | Role::Ephemeral => false,
     });
     let completed = (phase == "Succeeded").then_some(("PodCompleted", String::new()));
     let failed = (phase == "Failed").then_some(("PodFailed", String::new()));

@@ -2,9 +2,9 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use common::Node;
+use common::{Node, eventually};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
 use kube::{Api, api::PostParams};
 use runtime::Runtime;
@@ -47,22 +47,19 @@ async fn runs_speaks_and_goes() {
         node.until(&name, "running", phase("Running")).await;
         eprintln!("create -> Running {:?}", start.elapsed());
     }
-    let end = Instant::now() + Duration::from_secs(5);
-    while node.logs("web", "c").await != "hello\n" {
-        assert!(Instant::now() < end, "log: {:?}", node.get("/containerLogs/default/web/c").await);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the log", async || match node.logs("web", "c").await {
+        log if log == "hello\n" => Ok(()),
+        log => Err(log),
+    })
+    .await;
     let events: Api<Event> = Api::namespaced(node.client.clone(), "default");
-    let end = Instant::now() + Duration::from_secs(5);
-    loop {
+    eventually("the events", async || {
         let all = events.list(&Default::default()).await.unwrap();
         let reasons: Vec<_> = all.iter().filter_map(|e| e.reason.clone()).collect();
-        if ["Pulled", "Created", "Started"].iter().all(|r| reasons.iter().any(|x| x == r)) {
-            break;
-        }
-        assert!(Instant::now() < end, "{reasons:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        let all = ["Pulled", "Created", "Started"].iter().all(|r| reasons.iter().any(|x| x == r));
+        if all { Ok(()) } else { Err(format!("{reasons:?}")) }
+    })
+    .await;
     node.delete("web").await;
     node.end().await;
 }
@@ -203,15 +200,20 @@ async fn a_new_agent_adopts_what_runs() {
     node.kill().await;
     let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
     node.pods().delete("gone", &now).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await; // "ends" has to end while nobody looks
+    eventually("one ends while nobody looks", async || {
+        let all = node.keeper.list().await.unwrap();
+        let ended = all.iter().any(|c| matches!(&c.state, runtime::State::Exited { exit, .. } if exit.code == Some(5)));
+        if ended { Ok(()) } else { Err(format!("{all:?}")) }
+    })
+    .await;
     node.start();
     let pod = node.until("ends", "failed", phase("Failed")).await;
     assert_eq!(state(&pod, 0)["terminated"]["exitCode"], 5, "its exit code was kept");
-    let end = Instant::now() + Duration::from_secs(10);
-    while node.keeper.list().await.unwrap().len() != 1 {
-        assert!(Instant::now() < end, "{:?}", node.keeper.list().await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("only one is left", async || match node.keeper.list().await.unwrap() {
+        all if all.len() == 1 => Ok(()),
+        all => Err(format!("{all:?}")),
+    })
+    .await;
     let after = node.until("kept", "running", ready).await;
     assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"]);
     node.end().await;
@@ -225,10 +227,10 @@ async fn a_pod_deleted_by_force_is_forgotten() {
     node.until("forced", "running", phase("Running")).await;
     let now = kube::api::DeleteParams { grace_period_seconds: Some(0), ..Default::default() };
     node.pods().delete("forced", &now).await.unwrap();
-    let end = Instant::now() + Duration::from_secs(10);
-    while node.get("/pods").await.1.contains("forced") {
-        assert!(Instant::now() < end, "the node still knows it");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("the node knows it no more", async || match node.get("/pods").await.1 {
+        pods if pods.contains("forced") => Err(pods),
+        _ => Ok(()),
+    })
+    .await;
     node.end().await;
 }

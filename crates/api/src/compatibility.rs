@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     mergekeys::child,
-    registry::{Kind, Scope, Subresource, Verb},
+    registry::{Scope, Verb},
     support::{self, Support},
 };
 
@@ -66,41 +66,11 @@ fn kinds(page: &mut String) {
     for kind in crate::builtin().kinds() {
         let scope = if kind.scope == Scope::Namespaced { "namespace" } else { "cluster" };
         let verbs = match kind.stored {
-            true if kind.verbs.len() == 8 => "all".to_owned(),
-            _ => kind.verbs.iter().map(|v| verb(*v)).collect::<Vec<_>>().join(", "),
+            true if kind.verbs.len() == Verb::ALL.len() => "all".to_owned(),
+            _ => kind.verbs.iter().map(|v| v.name()).collect::<Vec<_>>().join(", "),
         };
-        let _ =
-            writeln!(page, "| {} | {} | {scope} | {verbs} | {} |", kind.kind, kind.api_version(), subresources(kind));
+        let parts = kind.subresources.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(page, "| {} | {} | {scope} | {verbs} | {parts} |", kind.kind, kind.api_version());
     }
     page.push_str("\n\"All\" is create, delete, deletecollection, get, list, patch, update and watch.\n");
-}
-
-fn subresources(kind: &Kind) -> String {
-    let word = |subresource: &Subresource| match subresource {
-        Subresource::Status => "status",
-        Subresource::Scale => "scale",
-        Subresource::Log => "log",
-        Subresource::Exec => "exec",
-        Subresource::Attach => "attach",
-        Subresource::PortForward => "portforward",
-        Subresource::Binding => "binding",
-        Subresource::Eviction => "eviction",
-        Subresource::EphemeralContainers => "ephemeralcontainers",
-        Subresource::Token => "token",
-        Subresource::Finalize => "finalize",
-    };
-    kind.subresources.iter().map(word).collect::<Vec<_>>().join(", ")
-}
-
-fn verb(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Create => "create",
-        Verb::Get => "get",
-        Verb::List => "list",
-        Verb::Watch => "watch",
-        Verb::Update => "update",
-        Verb::Patch => "patch",
-        Verb::Delete => "delete",
-        Verb::DeleteCollection => "deletecollection",
-    }
 }

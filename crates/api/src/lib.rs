@@ -22,6 +22,7 @@ pub mod schema;
 pub mod security;
 pub mod selector;
 pub mod support;
+pub mod taints;
 pub mod typed;
 mod unknown;
 

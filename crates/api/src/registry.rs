@@ -32,6 +32,39 @@ pub enum Verb {
     DeleteCollection,
 }
 
+impl Verb {
+    /// All of them, by name.
+    pub const ALL: &[Self] = &[
+        Self::Create,
+        Self::Delete,
+        Self::DeleteCollection,
+        Self::Get,
+        Self::List,
+        Self::Patch,
+        Self::Update,
+        Self::Watch,
+    ];
+
+    /// Its name in discovery and in rights.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
+
+    /// The verb of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|verb| verb.name() == name)
+    }
+}
+
 /// A part of an object with its own address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
@@ -42,11 +75,32 @@ pub enum Subresource {
     Exec,
     Attach,
     PortForward,
+    Proxy,
     Binding,
     Eviction,
     EphemeralContainers,
     Token,
     Finalize,
+}
+
+impl Subresource {
+    /// How it is written in a path.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Log => "log",
+            Self::Exec => "exec",
+            Self::Attach => "attach",
+            Self::PortForward => "portforward",
+            Self::Proxy => "proxy",
+            Self::Binding => "binding",
+            Self::Eviction => "eviction",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Token => "token",
+            Self::Finalize => "finalize",
+        }
+    }
 }
 
 /// A column of the table that `kubectl get` prints. A kind lists all of its columns in order, `Name` and `Age`

@@ -8,7 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::faults::Path;
+use crate::{faults::Path, kinds::pod::effective};
 
 /// How much a namespace's pods may ask of the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -282,15 +282,14 @@ impl Found {
         if own.and_then(|c| c.allow_privilege_escalation) != Some(false) {
             self.note("Privilege Escalation", at.field("allowPrivilegeEscalation"), "must be false");
         }
-        let non_root = own.and_then(|c| c.run_as_non_root).or(pod.and_then(|p| p.run_as_non_root));
-        if non_root != Some(true) {
+        let holds = effective(pod, own);
+        if holds.run_as_non_root != Some(true) {
             self.note("Running as Non-root", at.field("runAsNonRoot"), "must be true, here or in the pod");
         }
         if own.and_then(|c| c.run_as_user) == Some(0) {
             self.note("Running as Non-root user", at.field("runAsUser"), "must not be 0");
         }
-        let profile = own.and_then(|c| c.seccomp_profile.as_ref()).or(pod.and_then(|p| p.seccomp_profile.as_ref()));
-        match profile.map(|p| &*p.type_) {
+        match holds.seccomp_profile.as_ref().map(|p| &*p.type_) {
             Some("RuntimeDefault" | "Localhost" | "Unconfined") => {} // Unconfined is told by the baseline
             _ => self.note(
                 "Seccomp",

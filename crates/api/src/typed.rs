@@ -72,17 +72,6 @@ fn path(path: &serde_path_to_error::Path) -> Path {
     })
 }
 
-const ALL_VERBS: &[Verb] = &[
-    Verb::Create,
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
-
 impl Kind {
     /// A plain stored kind of this type: all verbs, no subresource, the columns Name and Age. A kind's file
     /// overrides what differs.
@@ -96,7 +85,7 @@ impl Kind {
             short: &[],
             categories: &[],
             scope,
-            verbs: ALL_VERBS,
+            verbs: Verb::ALL,
             subresources: &[],
             columns: crate::columns::PLAIN,
             stored: true,

@@ -70,6 +70,9 @@ pub async fn admit(ctx: &Admission, req: &Request<'_>, object: &mut Value) -> Re
         ("", "Namespace", "", _) => namespace::guard_level(ctx, req, object),
         ("", "Pod", "", _) => {
             if create {
+                if object["spec"]["ephemeralContainers"].as_array().is_some_and(|all| !all.is_empty()) {
+                    return Err(req.refuse("spec.ephemeralContainers may only be added to a pod that runs"));
+                }
                 service_account::fill(ctx, req, object).await?;
                 tolerations::fill(object);
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Kind, Scope, Subresource, Verb};
+use api::{Kind, Scope, Subresource};
 use axum::{
     Router,
     extract::{Path, State},
@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{ApiError, Server, call::json_response, verbs::name, wire::accept::Media};
+use crate::{ApiError, Server, call::json_response, wire::accept::Media};
 
 /// Everything that tells what is served, and whether.
 pub(crate) fn routes() -> Router<Server> {
@@ -125,7 +125,7 @@ fn listed(kind: &Kind) -> Vec<Value> {
     let part = |part: &Subresource| {
         let (group, version, part_kind) = response_kind(kind, *part);
         let mut resource = json!({
-            "name": format!("{}/{}", kind.plural, name(*part)), "singularName": "", "namespaced": namespaced,
+            "name": format!("{}/{}", kind.plural, part.name()), "singularName": "", "namespaced": namespaced,
             "kind": part_kind, "verbs": part_verbs(*part),
         });
         if group != kind.group || version != kind.version {
@@ -144,7 +144,7 @@ fn aggregated(kinds: &[&Kind], version: &str) -> Value {
         let part = |part: &Subresource| {
             let (group, version, kind) = response_kind(kind, *part);
             json!({
-                "subresource": name(*part), "responseKind": {"group": group, "version": version, "kind": kind},
+                "subresource": part.name(), "responseKind": {"group": group, "version": version, "kind": kind},
                 "verbs": part_verbs(*part),
             })
         };
@@ -204,17 +204,7 @@ fn api_group(name: &str, kinds: &[&Kind]) -> Value {
 }
 
 fn verbs(kind: &Kind) -> Vec<&'static str> {
-    let verb = |verb: &Verb| match verb {
-        Verb::Create => "create",
-        Verb::Get => "get",
-        Verb::List => "list",
-        Verb::Watch => "watch",
-        Verb::Update => "update",
-        Verb::Patch => "patch",
-        Verb::Delete => "delete",
-        Verb::DeleteCollection => "deletecollection",
-    };
-    let mut verbs: Vec<_> = kind.verbs.iter().map(verb).collect();
+    let mut verbs: Vec<_> = kind.verbs.iter().map(|verb| verb.name()).collect();
     verbs.sort_unstable();
     verbs
 }
@@ -224,6 +214,7 @@ fn part_verbs(part: Subresource) -> &'static [&'static str] {
         Subresource::Status | Subresource::Scale | Subresource::EphemeralContainers => &["get", "patch", "update"],
         Subresource::Log => &["get"],
         Subresource::Exec | Subresource::Attach | Subresource::PortForward => &["create", "get"],
+        Subresource::Proxy => &["create", "delete", "get", "patch", "update"],
         Subresource::Binding | Subresource::Eviction | Subresource::Token => &["create"],
         Subresource::Finalize => &["update"],
     }
@@ -239,6 +230,7 @@ fn response_kind(kind: &Kind, part: Subresource) -> (String, String, String) {
         Subresource::Exec => ("", "v1", "PodExecOptions"),
         Subresource::Attach => ("", "v1", "PodAttachOptions"),
         Subresource::PortForward => ("", "v1", "PodPortForwardOptions"),
+        Subresource::Proxy => ("", "v1", "PodProxyOptions"),
         Subresource::Status | Subresource::Log | Subresource::EphemeralContainers | Subresource::Finalize => {
             (&*kind.group, &*kind.version, &*kind.kind)
         }

@@ -1,4 +1,4 @@
-//! The way to the node of a pod: logs, exec, attach, port-forward.
+//! The way to the node of a pod: logs, exec, attach, port-forward, and what the pod serves itself.
 
 use api::Subresource;
 use async_trait::async_trait;
@@ -23,9 +23,12 @@ const WORDS: usize = 64 << 10;
 /// The annotation that names the container to use when none is asked for.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// Passes a request for a pod's streams on to its node.
+/// Passes a request for a pod's streams, or for what it serves itself, on to its node.
 pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response> {
-    if part != Subresource::Log {
+    let target = if part == Subresource::Proxy { Some(Target::parse(&call.at.name)?) } else { None };
+    if let Some(target) = &target {
+        call.at.name = target.pod.clone();
+    } else if part != Subresource::Log {
         // A WebSocket begins with a GET, yet a right to read is no right to run.
         let at = Attributes { verb: "create".into(), ..call.at.clone() };
         let decision = call.server.config().authorizer.decide(&call.identity, &at);
@@ -38,14 +41,59 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
         .as_str()
         .filter(|n| !n.is_empty())
         .ok_or_else(|| ApiError::bad_request(format!("pod {} does not have a host assigned", call.at.name)))?;
-    let uri = uri(&call, part, &pod)?;
+    let uri = match &target {
+        Some(target) => target.uri(&call, &pod)?,
+        None => uri(&call, part, &pod)?,
+    };
     let mut request = Request::new(Body::from(std::mem::take(&mut call.body)));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = std::mem::take(&mut call.headers);
     request.headers_mut().remove(header::AUTHORIZATION); // not the node's business
     *request.extensions_mut() = std::mem::take(&mut call.extensions);
-    told(call.server.config().nodes.forward(node, request).await).await
+    let answer = call.server.config().nodes.forward(node, request).await;
+    // What a pod answers itself is its own.
+    if target.is_some() { Ok(answer) } else { told(answer).await }
+}
+
+/// What of a pod is asked: `[SCHEME:]POD[:PORT]` in the place of its name.
+struct Target {
+    pod: String,
+    port: Option<String>,
+}
+
+impl Target {
+    fn parse(name: &str) -> Result<Self> {
+        let (pod, port) = match name.split(':').collect::<Vec<_>>()[..] {
+            [pod] => (pod, None),
+            [pod, port] | ["" | "http", pod, port] => (pod, Some(port)),
+            ["https", ..] => return Err(ApiError::bad_request("a pod is asked over http only: use port-forward")),
+            _ => return Err(ApiError::bad_request(format!("{name:?} is not POD, POD:PORT or http:POD:PORT"))),
+        };
+        let port = port.filter(|port| !port.is_empty()).map(str::to_owned);
+        Ok(Self { pod: pod.to_owned(), port })
+    }
+
+    /// `/proxy/NAMESPACE/POD/PORT/PATH?QUERY`; without a port the first that the pod names, else 80.
+    fn uri(&self, call: &Call, pod: &Value) -> Result<Uri> {
+        let ports = || {
+            let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+            containers.flat_map(|c| c["ports"].as_array().into_iter().flatten())
+        };
+        let number = |port: &Value| port["containerPort"].as_u64().and_then(|n| u16::try_from(n).ok());
+        let port = match &self.port {
+            None => Some(ports().next().and_then(number).unwrap_or(80)),
+            Some(text) => text.parse().ok().or_else(|| ports().find(|p| p["name"] == text.as_str()).and_then(number)),
+        };
+        let port =
+            port.ok_or_else(|| ApiError::bad_request(format!("pod {} has no port {:?}", self.pod, self.port)))?;
+        // `/api/v1/namespaces/NAMESPACE/pods/NAME/proxy/PATH`
+        let path = call.at.path.splitn(9, '/').nth(8).unwrap_or_default();
+        let query: Vec<String> = call.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+        let uri = format!("/proxy/{}/{}/{port}/{path}{query}", call.at.namespace, self.pod);
+        uri.parse().map_err(|_| ApiError::bad_request("the request makes no URL"))
+    }
 }
 
 /// What a node refuses in plain words, as the status that clients look for.

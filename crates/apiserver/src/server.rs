@@ -40,6 +40,19 @@ pub struct Version {
     pub build_date: String,
 }
 
+impl Default for Version {
+    /// Of the Kubernetes whose API is served.
+    fn default() -> Self {
+        Self {
+            major: "1".into(),
+            minor: "36".into(),
+            git_version: "v1.36.0".into(),
+            git_commit: String::new(),
+            build_date: String::new(),
+        }
+    }
+}
+
 /// A path that judges its callers itself: neither authentication nor authorisation stands before it. It is audited,
 /// and bounded in time and number, like any other.
 #[derive(Clone)]

@@ -19,17 +19,7 @@ use crate::{ApiError, Result, call::Call, nodes, reviews};
 
 /// Answers a request.
 pub(crate) async fn run(call: Call) -> Result<Response> {
-    let verb = match call.at.verb.as_str() {
-        "create" => Verb::Create,
-        "get" => Verb::Get,
-        "list" => Verb::List,
-        "watch" => Verb::Watch,
-        "update" => Verb::Update,
-        "patch" => Verb::Patch,
-        "delete" => Verb::Delete,
-        "deletecollection" => Verb::DeleteCollection,
-        other => return Err(not_allowed(&call, other)),
-    };
+    let Some(verb) = Verb::named(&call.at.verb) else { return Err(not_allowed(&call, &call.at.verb)) };
     if call.at.subresource.is_empty() { object(call, verb).await } else { part(call, verb).await }
 }
 
@@ -53,7 +43,7 @@ async fn object(call: Call, verb: Verb) -> Result<Response> {
 /// Subresources.
 async fn part(call: Call, verb: Verb) -> Result<Response> {
     use Subresource as S;
-    let part = call.kind.subresources.iter().copied().find(|s| name(*s) == call.at.subresource);
+    let part = call.kind.subresources.iter().copied().find(|s| s.name() == call.at.subresource);
     let part = part.ok_or_else(ApiError::no_route)?;
     match (part, verb) {
         (S::Status | S::EphemeralContainers, Verb::Get) => get::run(&call).await,
@@ -72,24 +62,9 @@ async fn part(call: Call, verb: Verb) -> Result<Response> {
             call.reply(http::StatusCode::CREATED, &answer)
         }
         (S::Log | S::Exec | S::Attach | S::PortForward, Verb::Get | Verb::Create) => nodes::proxy(call, part).await,
+        // Whatever is asked of the pod itself.
+        (S::Proxy, _) => nodes::proxy(call, part).await,
         _ => Err(not_allowed(&call, &call.at.verb)),
-    }
-}
-
-/// How a subresource is written in a path.
-pub(crate) fn name(part: Subresource) -> &'static str {
-    match part {
-        Subresource::Status => "status",
-        Subresource::Scale => "scale",
-        Subresource::Log => "log",
-        Subresource::Exec => "exec",
-        Subresource::Attach => "attach",
-        Subresource::PortForward => "portforward",
-        Subresource::Binding => "binding",
-        Subresource::Eviction => "eviction",
-        Subresource::EphemeralContainers => "ephemeralcontainers",
-        Subresource::Token => "token",
-        Subresource::Finalize => "finalize",
     }
 }
 

@@ -1,4 +1,4 @@
-//! What controllers tell people: Events on Deployments and ReplicaSets, in the words of Kubernetes.
+//! What controllers tell people: Events on Deployments, ReplicaSets and evicted pods, in the words of Kubernetes.
 //!
 //! They are written beside the work: [`Recorder::tell`] never waits, and what cannot be kept up with is dropped.
 
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     object::{Body, Object, rfc3339},
+    ownership,
     step::{Kind, PODS},
 };
 
@@ -23,7 +24,7 @@ const SIMILAR: usize = 10;
 /// Objects whose events are counted on; beyond, counting begins anew.
 const COUNTED: usize = 1024;
 
-/// Something that was done, or could not be, for `owner`.
+/// Something that was done, or could not be, for `owner` or to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
     namespace: String,
@@ -52,6 +53,13 @@ impl Note {
     pub fn deleted(kind: &Kind, object: &Object) -> Option<Self> {
         let pod = (*kind == PODS).then_some(object)?;
         Self::about(pod, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()))
+    }
+
+    /// A pod was driven from its node.
+    pub fn evicted(pod: &Object) -> Self {
+        let message = format!("Marking for deletion Pod {}/{}", pod.namespace(), pod.name());
+        let (namespace, owner) = (pod.namespace().to_owned(), ownership::reference("v1", "Pod", pod));
+        Self { namespace, owner, warning: false, reason: "TaintManagerEviction", message }
     }
 
     /// A ReplicaSet has another size than `before`.

@@ -8,6 +8,7 @@ mod account;
 mod deployment;
 mod door;
 mod events;
+mod eviction;
 mod garbage;
 mod node;
 mod object;

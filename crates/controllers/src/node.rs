@@ -1,12 +1,14 @@
-//! Node: a node whose lease is late is `Unknown` and tainted; a taint follows every change of `Ready`.
+//! Node: a node whose lease is late is `Unknown` and tainted; a taint follows every change of `Ready`. A taint that ends
+//! pods is given the time at which it came.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::{api::core::v1::Taint, apimachinery::pkg::apis::meta::v1::Time};
 use serde_json::{Value, json};
 
 use crate::{
+    eviction::NO_EXECUTE,
     object::{Body, Object, parse, rfc3339},
     step::{Id, Merge, NODES, Step},
 };
@@ -31,6 +33,13 @@ impl Node {
             taints: parse(spec["taints"].take()),
             ready: ready.and_then(|c| c["status"].as_str()).map(str::to_owned),
         }
+    }
+}
+
+impl Node {
+    /// Whether it may drive pods away.
+    pub fn ends_pods(&self) -> bool {
+        self.taints.iter().any(|taint| taint.effect == NO_EXECUTE)
     }
 }
 
@@ -97,21 +106,26 @@ pub fn plan(
 
 /// The taints as they should be, unless they are so already.
 fn taints(have: &[Taint], key: Option<&str>, now: Timestamp) -> Option<Vec<Taint>> {
+    let now = Some(Time(now));
     let ours = |t: &Taint| t.key == NOT_READY || t.key == UNREACHABLE;
     let wanted = |t: &Taint| Some(t.key.as_str()) == key;
-    let effects = ["NoSchedule", "NoExecute"];
+    let effects = ["NoSchedule", NO_EXECUTE];
     let missing = key.into_iter().flat_map(|key| {
         let known = move |effect: &str| have.iter().any(|t| t.key == key && t.effect == effect);
         effects.into_iter().filter(move |e| !known(e)).map(move |effect| Taint {
             key: key.into(),
             value: None,
             effect: effect.into(),
-            time_added: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now)),
+            time_added: None,
         })
     });
-    let missing: Vec<_> = missing.collect();
-    let kept: Vec<_> = have.iter().filter(|t| !ours(t) || wanted(t)).cloned().collect();
-    (!missing.is_empty() || kept.len() < have.len()).then(|| kept.into_iter().chain(missing).collect())
+    let kept = have.iter().filter(|t| !ours(t) || wanted(t)).cloned();
+    let dated = |taint: Taint| match &*taint.effect {
+        NO_EXECUTE => Taint { time_added: taint.time_added.or(now.clone()), ..taint },
+        _ => taint,
+    };
+    let wanted: Vec<Taint> = kept.chain(missing).map(dated).collect();
+    (wanted != have).then_some(wanted)
 }
 
 #[cfg(test)]
@@ -168,7 +182,14 @@ mod tests {
         let steps = plan(&node("False", &[(NOT_READY, "NoSchedule")]), Some(&lease(0)), at(0), GRACE, at(1));
         let [Step::Patch { patch, .. }, Step::Again(_)] = &steps[..] else { panic!("{steps:?}") };
         assert_eq!(patch["spec"]["taints"].as_array().unwrap().len(), 2);
-        let settled = node("False", &[(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]);
+        let both = node("False", &[(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]);
+        let steps = plan(&both, Some(&lease(0)), at(0), GRACE, at(1));
+        let [Step::Patch { patch, .. }, Step::Again(_)] = &steps[..] else { panic!("{steps:?}") };
+        let taints = &patch["spec"]["taints"];
+        assert_eq!((&taints[0]["timeAdded"], &taints[1]["timeAdded"]), (&Value::Null, &json!(at(1))));
+        let mut settled = both;
+        let Body::Node(body) = &mut settled.body else { panic!("a node") };
+        body.taints = parse(taints.clone());
         assert!(matches!(plan(&settled, Some(&lease(0)), at(0), GRACE, at(1))[..], [Step::Again(_)]));
     }
 }

@@ -18,6 +18,7 @@ pub enum Part {
     Namespace,
     Account,
     Node,
+    Eviction,
 }
 
 /// One thing to look at.

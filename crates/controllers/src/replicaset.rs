@@ -5,7 +5,10 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 use api::selector::Selector;
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
+    api::{
+        apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
+        core::v1::Toleration,
+    },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
 };
 use serde_json::{Value, json};
@@ -27,6 +30,7 @@ const BURST: usize = 500;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
     pub node: Option<String>,
+    pub tolerations: Vec<Toleration>,
     pub phase: Phase,
     /// Since when it is ready, if it is.
     pub ready: Option<Timestamp>,
@@ -49,6 +53,7 @@ impl Pod {
         let ready = list("conditions").iter().find(|c| c["type"] == "Ready" && c["status"] == "True");
         Self {
             node: spec["nodeName"].as_str().filter(|n| !n.is_empty()).map(str::to_owned),
+            tolerations: parse(spec["tolerations"].clone()),
             phase: match status["phase"].as_str() {
                 Some("Running") => Phase::Running,
                 Some("Succeeded" | "Failed") => Phase::Finished,

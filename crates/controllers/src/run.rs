@@ -18,11 +18,11 @@ use tokio::time::Instant;
 use crate::{
     account, deployment,
     door::{Door, Outcome, Served},
-    events::Recorder,
-    garbage,
+    events::{Note, Recorder},
+    eviction, garbage,
     garbage::Graph,
-    node,
-    object::{Body, Object, Wire},
+    node::{self, Node},
+    object::{Body, Object, Pod, Wire},
     queue::{Part, Queue, Work},
     replicaset,
     step::{CONFIGMAPS, DEPLOYMENTS, Id, Kind, LEASES, NAMESPACES, NODES, PODS, REPLICASETS, SERVICEACCOUNTS, Step},
@@ -76,8 +76,10 @@ pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = 
             () = &mut shutdown => return,
             Some((work, mut outcome)) = running.next() => {
                 // What the garbage collector does is no news of the owner's.
-                if matches!(work.0, Part::ReplicaSet | Part::Deployment) {
-                    outcome.notes.drain(..).for_each(|note| recorder.tell(note));
+                match work.0 {
+                    Part::ReplicaSet | Part::Deployment => outcome.notes.drain(..).for_each(|n| recorder.tell(n)),
+                    Part::Eviction => outcome.answers.iter().for_each(|(_, pod)| recorder.tell(Note::evicted(pod))),
+                    _ => {}
                 }
                 state.finish(work, outcome);
             }
@@ -243,6 +245,7 @@ impl State {
             "deployments.apps" => Some((Part::Deployment, id.clone())),
             "namespaces" => Some((Part::Account, id.clone())),
             "nodes" => Some((Part::Node, id.clone())),
+            "pods" => self.node_of(object).is_some_and(Node::ends_pods).then(|| (Part::Eviction, id.clone())),
             "leases.coordination.k8s.io" if namespace == node::LEASES_IN => {
                 Some((Part::Node, Id::new(NODES, "", object.name())))
             }
@@ -255,6 +258,14 @@ impl State {
             _ => None,
         };
         work.extend(part);
+        if let Body::Node(node) = &object.body
+            && node.ends_pods()
+        {
+            let on_it =
+                |pod: &&Arc<Object>| matches!(&pod.body, Body::Pod(p) if p.node.as_deref() == Some(object.name()));
+            let pods = self.world.all(&PODS, None).filter(on_it);
+            work.extend(pods.map(|pod| (Part::Eviction, Id::of(PODS, pod))));
+        }
         if *kind == NAMESPACES && object.deleting() {
             work.push((Part::Namespace, id.clone()));
         }
@@ -311,6 +322,19 @@ impl State {
                 let lease = world.get(&Id::new(LEASES, node::LEASES_IN, object.name())).map(|o| &**o);
                 node::plan(object, lease, self.started, self.config.grace, now)
             }
+            Part::Eviction => match self.node_of(object) {
+                Some(node) => eviction::plan(object, node, self.started, now),
+                None => Vec::new(),
+            },
+        }
+    }
+
+    /// The node that a pod is on.
+    fn node_of(&self, pod: &Object) -> Option<&Node> {
+        let Body::Pod(Pod { node: Some(name), .. }) = &pod.body else { return None };
+        match &self.world.get(&Id::new(NODES, "", name))?.body {
+            Body::Node(node) => Some(node),
+            _ => None,
         }
     }
 

@@ -2,104 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kube::Client;
 use serde_json::{Value, json};
 
-/// Everyone may do everything, and there are no nodes.
-struct Open;
+#[path = "../../apiserver/tests/cluster/mod.rs"]
+mod cluster;
 
-impl apiserver::Authorizer for Open {
-    fn decide(&self, _: &apiserver::Identity, _: &apiserver::Attributes) -> apiserver::Decision {
-        apiserver::Decision { allowed: true, reason: "test".into() }
-    }
-}
-
-#[async_trait::async_trait]
-impl apiserver::Nodes for Open {
-    async fn forward(&self, _: &str, _: http::Request<axum::body::Body>) -> axum::response::Response {
-        axum::response::Response::default()
-    }
-}
-
-/// A real API server over a real store, in this process.
-struct Cluster {
-    client: Client,
-    registry: Arc<api::Registry>,
-    server: apiserver::Server,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.server.stop();
-    }
-}
-
-impl Cluster {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let registry = Arc::new(api::builtin());
-        let server = apiserver::Server::new(apiserver::Config {
-            store: Arc::new(store::Embedded::open(dir.path().join("store")).unwrap()),
-            registry: registry.clone(),
-            authenticator: Arc::new(apiserver::Authenticator::default()),
-            authorizer: Arc::new(Open),
-            audit: Arc::new(apiserver::Audit::default()),
-            nodes: Arc::new(Open),
-            version: apiserver::Version {
-                major: "1".into(),
-                minor: "36".into(),
-                git_version: "v1.36.0".into(),
-                git_commit: String::new(),
-                build_date: String::new(),
-            },
-            clock: Arc::new(jiff::Timestamp::now),
-        });
-        server.ready().await;
-        let client = Client::new(server.local(apiserver::Identity::system("test", &["system:masters"])), "default");
-        Self { client, registry, server, _dir: dir }
-    }
-
-    async fn send(&self, method: &str, path: &str, media: &str, body: Value) -> Result<Value, kube::Error> {
-        let request = http::Request::builder().method(method).uri(path).header("content-type", media);
-        self.client.request(request.body(body.to_string().into_bytes()).unwrap()).await
-    }
-
-    async fn create(&self, path: &str, body: Value) -> Value {
-        self.send("POST", path, "application/json", body).await.unwrap()
-    }
-
-    async fn merge(&self, path: &str, body: Value) -> Value {
-        self.send("PATCH", path, "application/merge-patch+json", body).await.unwrap()
-    }
-
-    async fn get(&self, path: &str) -> Option<Value> {
-        self.send("GET", path, "application/json", Value::Null).await.ok()
-    }
-
-    async fn list(&self, path: &str) -> Vec<Value> {
-        let list = self.send("GET", path, "application/json", Value::Null).await.unwrap();
-        list["items"].as_array().cloned().unwrap_or_default()
-    }
-
-    /// Asks again until the answer is there, for at most thirty seconds; fails with the last state.
-    async fn until<T>(&self, what: &str, path: &str, found: impl Fn(Option<Value>) -> Option<T>) -> T {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            let state = self.get(path).await;
-            if let Some(found) = found(state.clone()) {
-                return found;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{what}: {state:#?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
+use cluster::Cluster;
 
 /// With controllers running and the namespace `default`.
 async fn controlled(grace: Duration) -> Cluster {
     let cluster = Cluster::new().await;
-    let (registry, authority) = (cluster.registry.clone(), "PEM".to_owned());
+    let (registry, authority) = (cluster.registry(), "PEM".to_owned());
     let config = controllers::Config { registry, authority, grace };
     tokio::spawn(controllers::run(cluster.client.clone(), config, std::future::pending()));
     cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
@@ -196,7 +109,8 @@ async fn a_deployment_from_rollout_to_removal() {
         }
     };
     cluster.create(DEPLOYMENTS, workload("Deployment", "web", 3)).await;
-    cluster.until("the first rollout", &path, rolled("v1")).await;
+    let first = cluster.until("the first rollout", &path, rolled("v1")).await;
+    assert_eq!(first["metadata"]["generation"], 1, "what controllers write down is no new wish");
     let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "v2"}]);
     cluster.send("PATCH", &path, "application/json-patch+json", image).await.unwrap();
     let deployment = cluster.until("the second rollout", &path, rolled("v2")).await;

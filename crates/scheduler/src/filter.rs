@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use api::selector::{Operator, Requirement};
+use api::{
+    selector::{Operator, Requirement},
+    taints::tolerates,
+};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 
 use crate::view::{Node, Usage, Wish};
@@ -63,22 +66,9 @@ pub fn unfit(wish: &Wish, name: &str, node: &Node, usage: &Usage) -> Vec<Reason>
     lacking(wish, node, usage)
 }
 
-/// Whether a toleration covers the taint.
+/// Whether one of these covers the taint.
 pub fn tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
-    tolerations.iter().any(|t| {
-        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().to_owned();
-        let (key, operator, effect) = (text(&t.key), text(&t.operator), text(&t.effect));
-        let (have, want) = (taint.value.as_deref().unwrap_or_default(), text(&t.value));
-        (effect.is_empty() || effect == taint.effect)
-            && (key.is_empty() || key == taint.key)
-            && match operator.as_str() {
-                "Exists" => true,
-                "" | "Equal" => !key.is_empty() && want == have,
-                "Lt" => number(have).zip(number(&want)).is_some_and(|(have, want)| have < want),
-                "Gt" => number(have).zip(number(&want)).is_some_and(|(have, want)| have > want),
-                _ => false,
-            }
-    })
+    tolerations.iter().any(|toleration| tolerates(toleration, taint))
 }
 
 fn number(text: &str) -> Option<i64> {

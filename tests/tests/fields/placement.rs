@@ -56,6 +56,35 @@ fn nodes() {
     assert_eq!(place.read("pod/elsewhere", ".spec.nodeName"), "", "nobody places it");
 }
 
+#[test]
+fn eviction() {
+    let place = Place::up();
+    let node = place.read("nodes", ".items[0].metadata.name");
+    let tolerates = |name: &str, seconds: Value| {
+        let toleration =
+            json!({"key": "end", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+        pod(name, vec![script("main", "exec sleep 1000", json!({}))], json!({"tolerations": [toleration]}))
+    };
+    let mut goes = tolerates("goes", json!(null));
+    goes["spec"]["tolerations"] = json!([]);
+    place.apply(vec![
+        tolerates("stays", json!(null)),
+        tolerates("lasts", json!(3000)),
+        tolerates("leaves", json!(1)),
+        goes,
+    ]);
+    for name in ["stays", "lasts", "leaves", "goes"] {
+        place.until_ready(name);
+    }
+    place.kubectl.ok(&["taint", "node", &node, "end=now:NoExecute"]);
+    for name in ["goes", "leaves"] {
+        place.kubectl.ok(&["wait", "--for=delete", &format!("pod/{name}"), "--timeout=20s"]);
+    }
+    place.told("Marking for deletion Pod fields/leaves");
+    let left = place.kubectl.ok(&["get", "pods", "-o", "jsonpath={.items[*].metadata.name}"]);
+    assert_eq!(left, "lasts stays");
+}
+
 /// A node that nobody runs, with less room than any host. It lives as long as its lease, which is long.
 fn lesser_node(place: &Place, name: &str) {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"size": "small"}}});

@@ -44,6 +44,18 @@ pub struct Node {
     running: Option<tokio::task::JoinHandle<()>>,
 }
 
+/// Waits until `state` gives a value; fails with what it said last, after half a minute.
+pub async fn eventually<T>(what: &str, state: impl AsyncFn() -> Result<T, String>) -> T {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match state().await {
+            Ok(value) => return value,
+            Err(last) => assert!(Instant::now() < end, "{what}: still {last}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 struct Anything;
 
 impl Authorizer for Anything {
@@ -79,13 +91,8 @@ impl Node {
             authorizer: Arc::new(Anything),
             audit: Arc::new(Audit::open(&dir.path().join("audit.log"), 1 << 30, 1).unwrap()),
             nodes: Arc::new(Nowhere),
-            version: Version {
-                major: "1".into(),
-                minor: "36".into(),
-                git_version: "v1.36.0".into(),
-                git_commit: String::new(),
-                build_date: String::new(),
-            },
+            doors: Vec::new(),
+            version: Version::default(),
             clock: Arc::new(jiff::Timestamp::now),
         });
         server.ready().await;
@@ -194,15 +201,11 @@ impl Node {
 
     /// Waits until the pod is as asked; fails with its last state.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + Duration::from_secs(30);
-        loop {
+        eventually(&format!("{name} is {what}"), async || {
             let pod = serde_json::to_value(self.pods().get_opt(name).await.unwrap()).unwrap();
-            if holds(&pod) {
-                return pod;
-            }
-            assert!(Instant::now() < end, "{name} is not {what}: {:#}", pod["status"]);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            if holds(&pod) { Ok(pod) } else { Err(format!("{:#}", pod["status"])) }
+        })
+        .await
     }
 
     pub async fn delete(&self, name: &str) {
@@ -228,17 +231,16 @@ impl Node {
             let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
             let _ = self.pods().delete(pod.metadata.name.as_deref().unwrap(), &now).await;
         }
-        let end = Instant::now() + Duration::from_secs(20);
-        while !self.nothing_left().await {
-            assert!(
-                Instant::now() < end,
-                "left: {:?} {:?} {:?}",
+        eventually("nothing is left", async || match self.nothing_left().await {
+            true => Ok(()),
+            false => Err(format!(
+                "{:?} {:?} {:?}",
                 self.keeper.list().await,
                 self.images.snapshots().await,
                 self.volumes.pods()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            )),
+        })
+        .await;
         self.kill().await;
         self.network.teardown().await.unwrap();
         self.volumes.close().unwrap();

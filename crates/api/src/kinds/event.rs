@@ -156,11 +156,6 @@ impl Typed for Event {
 impl Typed for Renamed {
     fn validate(&self, bad: &mut Faults) {
         placed(self.metadata.namespace.as_deref(), &self.regarding.clone().unwrap_or_default(), "regarding", bad);
-        // One that was written in the core group may lack it, as it lacks who reports.
-        let legacy = self.deprecated_first_timestamp.is_some() || self.deprecated_source.is_some();
-        if self.event_time.is_none() && !legacy {
-            bad.required(Path::root().field("eventTime"), "must be given");
-        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod lease;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+pub mod podtemplate;
 pub mod rbac;
 pub mod replicaset;
 pub mod review;
@@ -20,6 +21,7 @@ pub const ALL: &[fn() -> Kind] = &[
     namespace::kind,
     node::kind,
     pod::kind,
+    podtemplate::kind,
     configmap::kind,
     secret::kind,
     event::kind,

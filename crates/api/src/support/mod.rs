@@ -89,6 +89,8 @@ fn is_choice(definition: &str, value: &Value) -> bool {
     value.is_object() && choices.contains(&definition)
 }
 
+const NOT_EPHEMERAL: &str = "an ephemeral container cannot have it; use a container";
+
 const TABLES: &[Table] = &[
     (
         "api.core.v1.PodSpec",
@@ -100,7 +102,7 @@ const TABLES: &[Table] = &[
             ("dnsConfig", Served("host::names")),
             ("dnsPolicy", Served("host::names")),
             ("enableServiceLinks", Only(&["true", "false"], "there are no Services yet, so there is nothing to link")),
-            ("ephemeralContainers", Refused("use exec, or a sidecar")),
+            ("ephemeralContainers", Served("debugging::ephemeral_containers")),
             ("hostAliases", Served("host::names")),
             ("hostIPC", Served("host::namespaces")),
             ("hostNetwork", Served("host::namespaces")),
@@ -165,6 +167,37 @@ const TABLES: &[Table] = &[
             ("volumeDevices", Refused("there are no block volumes yet; use volumeMounts")),
             ("volumeMounts", Served("volumes::mounts")),
             ("workingDir", Served("process::words")),
+        ],
+    ),
+    (
+        "api.core.v1.EphemeralContainer",
+        &[
+            ("args", Served("debugging::ephemeral_containers")),
+            ("command", Served("debugging::ephemeral_containers")),
+            ("env", Served("debugging::ephemeral_containers")),
+            ("envFrom", Served("debugging::ephemeral_containers")),
+            ("image", Served("debugging::ephemeral_containers")),
+            ("imagePullPolicy", Served("debugging::ephemeral_containers")),
+            ("lifecycle", Refused(NOT_EPHEMERAL)),
+            ("livenessProbe", Refused(NOT_EPHEMERAL)),
+            ("name", Served("debugging::ephemeral_containers")),
+            ("ports", Refused(NOT_EPHEMERAL)),
+            ("readinessProbe", Refused(NOT_EPHEMERAL)),
+            ("resizePolicy", Refused(NOT_EPHEMERAL)),
+            ("resources", Refused("it runs within what its pod has")),
+            ("restartPolicy", Refused("it is never started again")),
+            ("restartPolicyRules", Refused("it is never started again")),
+            ("securityContext", Served("debugging::ephemeral_containers")),
+            ("startupProbe", Refused(NOT_EPHEMERAL)),
+            ("stdin", Served("debugging::ephemeral_streams")),
+            ("stdinOnce", Served("debugging::ephemeral_streams")),
+            ("targetContainerName", Refused("each container has processes of its own")),
+            ("terminationMessagePath", Served("debugging::ephemeral_containers")),
+            ("terminationMessagePolicy", Served("debugging::ephemeral_containers")),
+            ("tty", Served("debugging::ephemeral_streams")),
+            ("volumeDevices", Refused("there are no block volumes yet; use volumeMounts")),
+            ("volumeMounts", Served("debugging::ephemeral_containers")),
+            ("workingDir", Served("debugging::ephemeral_containers")),
         ],
     ),
     (
@@ -373,7 +406,7 @@ const TABLES: &[Table] = &[
             ("effect", Served("placement::nodes")),
             ("key", Served("placement::nodes")),
             ("operator", Served("placement::nodes")),
-            ("tolerationSeconds", Only(&["300"], "a taint does not evict pods that run already")),
+            ("tolerationSeconds", Served("placement::eviction")),
             ("value", Served("placement::nodes")),
         ],
     ),

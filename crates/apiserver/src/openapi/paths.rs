@@ -91,7 +91,7 @@ pub(super) fn of(kind: &Kind, version: Version) -> Map<String, Value> {
     let object = format!("{collection}/{{name}}");
     add(object.clone(), kind.verbs.iter().filter(|v| each.contains(v)).filter_map(|v| main(kind, *v)).collect());
     for part in kind.subresources {
-        add(format!("{object}/{}", crate::verbs::name(*part)), sub(kind, *part));
+        add(format!("{object}/{}", part.name()), sub(kind, *part));
     }
     paths
 }
@@ -157,6 +157,7 @@ fn sub(kind: &Kind, part: Subresource) -> Vec<Operation> {
         Subresource::Exec => connect(EXEC, &["get", "post"]),
         Subresource::Attach => connect(ATTACH, &["get", "post"]),
         Subresource::PortForward => connect(&["ports"], &["get", "post"]),
+        Subresource::Proxy => connect(&["path"], &["delete", "get", "patch", "post", "put"]),
     }
 }
 

@@ -98,7 +98,11 @@ pub(super) fn validate(call: &Call, name: &str, new: &Value, old: Option<&Value>
     if let Some(old) = old.filter(|_| faults.is_empty()) {
         (call.kind.strategy.validate_update)(new, old, &mut faults);
     }
-    if faults.is_empty() { Ok(()) } else { Err(ApiError::invalid(&call.kind, name, &faults)) }
+    refuse(call, name, &faults)
+}
+
+fn refuse(call: &Call, name: &str, faults: &api::Faults) -> Result<()> {
+    if faults.is_empty() { Ok(()) } else { Err(ApiError::invalid(&call.kind, name, faults)) }
 }
 
 /// Brings `managedFields` of `new` up to date; `old` is null on create.
@@ -198,7 +202,10 @@ async fn attempt(
         }
         Part::Status => (strategy.before_status)(&mut new, old),
         Part::Finalize => new = only(&new, old, "finalizers"),
-        Part::EphemeralContainers => new = only(&new, old, "ephemeralContainers"),
+        Part::EphemeralContainers => {
+            new = only(&new, old, "ephemeralContainers");
+            (strategy.default)(&mut new);
+        }
         Part::Binding => {}
     }
     let dry_run = call.dry_run()?;
@@ -216,7 +223,12 @@ async fn attempt(
     admit(call.server.admission(), &request, &mut new).await?;
     match part {
         Part::Main | Part::Status => validate(call, name, &new, Some(old))?,
-        Part::EphemeralContainers => validate(call, name, &new, None)?,
+        Part::EphemeralContainers => {
+            validate(call, name, &new, None)?;
+            let mut faults = api::Faults::default();
+            api::pod::validate_added(&new, old, &mut faults);
+            refuse(call, name, &faults)?;
+        }
         Part::Finalize | Part::Binding => {}
     }
     no_new_finalizers(call, name, &new, old)?;
@@ -316,7 +328,7 @@ fn no_new_finalizers(call: &Call, name: &str, new: &Value, old: &Value) -> Resul
         let message = format!("no new finalizers can be added if the object is being deleted, found {finalizer}");
         faults.push(at, api::Cause::Forbidden, message);
     }
-    if faults.is_empty() { Ok(()) } else { Err(ApiError::invalid(&call.kind, name, &faults)) }
+    refuse(call, name, &faults)
 }
 
 /// Whether an object was marked for deletion and nothing holds it any more.

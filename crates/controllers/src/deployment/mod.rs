@@ -217,7 +217,8 @@ impl Act<'_> {
         if self.object.annotation(REVISION) != Some(&revision) {
             let patch = json!({"metadata": {"annotations": {REVISION: revision}}});
             let id = Id::of(DEPLOYMENTS, self.object);
-            self.steps.push(Step::Patch { id, merge: Merge::Json, patch });
+            // With the status: nobody has asked for anything else, so the generation stays.
+            self.steps.push(Step::Status { id, merge: Merge::Json, patch });
         }
     }
 

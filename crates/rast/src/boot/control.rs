@@ -142,11 +142,7 @@ fn names(settings: &Settings, node: &str) -> Names {
 }
 
 fn version() -> apiserver::Version {
-    apiserver::Version {
-        major: "1".into(),
-        minor: "36".into(),
-        git_version: concat!("v1.36.0+rastos-", env!("CARGO_PKG_VERSION")).into(),
-        git_commit: String::new(),
-        build_date: String::new(),
-    }
+    let kubernetes = apiserver::Version::default();
+    let git_version = format!("{}+rastos-{}", kubernetes.git_version, env!("CARGO_PKG_VERSION"));
+    apiserver::Version { git_version, ..kubernetes }
 }

@@ -22,6 +22,9 @@ pub fn explain(status: &ContainerStatus, evidence: &Evidence) -> Option<Chain> {
 fn waits(status: &ContainerStatus, waiting: &ContainerStateWaiting, evidence: &Evidence) -> Chain {
     let (name, image) = (&status.name, &status.image);
     let message = waiting.message.clone().unwrap_or_default();
+    if message.starts_with("Pulling image") {
+        return Chain::new(Cause::OnItsWay, format!("container {name}: {message}"));
+    }
     match waiting.reason.as_deref().unwrap_or("") {
         "ErrImagePull" | "ImagePullBackOff" => image_pull(name, image, &evidence.pull_failure(image, &message)),
         "InvalidImageName" => Chain::new(Cause::ImageName, format!("container {name}: {image:?} is not an image name"))

@@ -15,7 +15,7 @@ use crate::{
 const IDS: std::ops::RangeInclusive<i64> = 0..=i32::MAX as i64;
 
 /// The capabilities of Linux, without their prefix (capabilities(7)).
-const CAPABILITIES: &[&str] = &[
+pub const CAPABILITIES: &[&str] = &[
     "AUDIT_CONTROL",
     "AUDIT_READ",
     "AUDIT_WRITE",
@@ -58,6 +58,18 @@ const CAPABILITIES: &[&str] = &[
     "SYS_TTY_CONFIG",
     "WAKE_ALARM",
 ];
+
+/// What holds for a container: its own word, or else its pod's.
+pub fn effective(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> SecurityContext {
+    let mut context = own.cloned().unwrap_or_default();
+    if let Some(pod) = pod {
+        context.run_as_user = context.run_as_user.or(pod.run_as_user);
+        context.run_as_group = context.run_as_group.or(pod.run_as_group);
+        context.run_as_non_root = context.run_as_non_root.or(pod.run_as_non_root);
+        context.seccomp_profile = context.seccomp_profile.or_else(|| pod.seccomp_profile.clone());
+    }
+    context
+}
 
 pub(super) fn pod(context: &PodSecurityContext, spec: &PodSpec, at: &Path, bad: &mut Faults) {
     for (field, id) in

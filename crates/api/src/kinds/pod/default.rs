@@ -8,6 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource,
 };
 
+use super::ephemeral;
 use crate::quantity::Quantity;
 
 /// The mode of files that come from the API: 0644.
@@ -47,10 +48,11 @@ pub(crate) fn spec(spec: &mut PodSpec) {
     for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
         self::container(container, host_network);
     }
+    spec.ephemeral_containers.iter_mut().flatten().for_each(ephemeral::default);
     spec.volumes.iter_mut().flatten().for_each(volume);
 }
 
-fn container(container: &mut Container, host_network: bool) {
+pub(super) fn container(container: &mut Container, host_network: bool) {
     let image = container.image.as_deref().unwrap_or_default();
     text(&mut container.image_pull_policy, if names_a_version(image) { "IfNotPresent" } else { "Always" });
     text(&mut container.termination_message_path, "/dev/termination-log");

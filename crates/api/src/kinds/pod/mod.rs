@@ -13,6 +13,7 @@ use crate::{
 mod container;
 mod context;
 mod default;
+mod ephemeral;
 mod probe;
 mod row;
 mod source;
@@ -21,7 +22,9 @@ mod status;
 mod update;
 mod volume;
 
+pub use context::{CAPABILITIES, effective};
 pub(crate) use default::spec as default_spec;
+pub use ephemeral::{as_container, validate_added};
 pub use source::entry;
 pub(crate) use spec::{Owner, validate as validate_spec};
 pub use status::{
@@ -40,8 +43,10 @@ pub fn kind() -> Kind {
             Subresource::Exec,
             Subresource::Attach,
             Subresource::PortForward,
+            Subresource::Proxy,
             Subresource::Binding,
             Subresource::Eviction,
+            Subresource::EphemeralContainers,
         ],
         columns: const {
             &[

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, PodSpec, Toleration};
 
-use super::{container, context, volume};
+use super::{container, context, ephemeral, volume};
 use crate::{
     faults::{Cause, Faults, Path},
     meta, names,
@@ -37,6 +37,9 @@ pub(crate) fn validate(spec: &PodSpec, owner: Owner, at: &Path, bad: &mut Faults
         }
         Owner::Template => {
             bad.one_of(at.field("restartPolicy"), spec.restart_policy.as_deref(), &["Always"]);
+            if spec.ephemeral_containers.as_ref().is_some_and(|all| !all.is_empty()) {
+                bad.forbidden(at.field("ephemeralContainers"), "may only be added to a pod that runs");
+            }
             if spec.active_deadline_seconds.is_some() {
                 bad.forbidden(at.field("activeDeadlineSeconds"), "pods that are replaced for ever cannot have one");
             }
@@ -45,6 +48,7 @@ pub(crate) fn validate(spec: &PodSpec, owner: Owner, at: &Path, bad: &mut Faults
     if let Some(seconds) = spec.termination_grace_period_seconds {
         bad.ranged(at.field("terminationGracePeriodSeconds"), seconds, 0..=i64::MAX);
     }
+    ephemeral::validate(spec, at, &container::In { spec, volumes: &volumes, init: false }, bad);
     identity(spec, at, bad);
     dns(spec, at, bad);
     placement(spec, at, bad);

@@ -42,6 +42,10 @@ pub(super) fn validate(new: &Pod, old: &Pod, bad: &mut Faults) {
         changed.sort();
         changed.dedup();
         for field in changed {
+            if field == "ephemeralContainers" {
+                bad.forbidden(at.field(field), "change them by the subresource ephemeralcontainers (kubectl debug)");
+                continue;
+            }
             let message = "a pod's spec stays as it was made, but for containers' images, activeDeadlineSeconds and added \
                            tolerations; delete the pod and create it anew, or change the template it comes from";
             bad.forbidden(at.field(field), message);

@@ -28,7 +28,13 @@ async fn events_are_kept_once_and_served_in_both_forms() {
         let list = f.get(&format!("/apis/events.k8s.io/v1/events?fieldSelector={selector}")).await.expect(200);
         assert_eq!((&list["kind"], &list["items"][0]["note"]), (&json!("EventList"), &json!("n")), "{selector}");
     }
-    f.post(NEW, json!({"metadata": {"name": "x"}, "regarding": {"namespace": "default"}})).await.expect(422);
+    f.post(NEW, json!({"metadata": {"name": "x"}, "regarding": {"namespace": "other"}})).await.expect(422);
+    // One that an older recorder wrote is short of what newer ones give, and can be changed all the same.
+    let old = json!({"metadata": {"name": "old"}, "involvedObject": {"namespace": "default"}, "message": "o"});
+    f.post(CORE, old).await.expect(201);
+    let labelled =
+        f.patch("merge", &format!("{NEW}/old"), json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    assert_eq!(labelled["note"], "o");
     f.delete(&format!("{NEW}?labelSelector=a%3Db"), Value::Null).await.expect(200);
     f.get(&format!("{CORE}/e")).await.expect(404);
 }

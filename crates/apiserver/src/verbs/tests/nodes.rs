@@ -51,6 +51,30 @@ async fn the_default_container_may_be_annotated() {
 }
 
 #[tokio::test]
+async fn what_a_pod_serves_is_asked_by_its_port() {
+    let f = Fixture::new().await;
+    let mut web = pod("web");
+    web["spec"]["nodeName"] = json!("n1");
+    web["spec"]["containers"][0]["ports"] = json!([{"name": "main", "containerPort": 8080}]);
+    f.post(PODS, web).await.expect(201);
+    for (name, path, asked) in [
+        ("web", "/proxy", "/8080/"),
+        ("web", "/proxy/a/b?c=d%20e", "/8080/a/b?c=d%20e"),
+        ("web:81", "/proxy/", "/81/"),
+        ("web:main", "/proxy/x", "/8080/x"),
+        ("http:web:main", "/proxy/x", "/8080/x"),
+    ] {
+        let told = forwarded(&f, "GET", &format!("{PODS}/{name}{path}")).await;
+        assert_eq!(told, format!("n1 GET /proxy/default/web{asked} false"), "{name}{path}");
+    }
+    assert!(forwarded(&f, "PUT", &format!("{PODS}/web/proxy/x")).await.starts_with("n1 PUT "));
+    for name in ["web:none", "https:web:81", "a:b:c:d"] {
+        f.get(&format!("{PODS}/{name}/proxy/")).await.expect(400);
+    }
+    f.get(&format!("{PODS}/none/proxy/")).await.expect(404);
+}
+
+#[tokio::test]
 async fn what_a_node_refuses_is_a_status() {
     let f = Fixture::new().await;
     bound(&f).await;
