@@ -1,7 +1,7 @@
 # The commands of the project. Each does its own set-up.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-fields test-os test-openstack steps soak check bench bench-check setup build image tidy
+.PHONY: demo test test-all test-fields test-os test-openstack steps soak fuzz check bench bench-check setup build image devcloud devcloud-down
 
 export RAST_TOOLS ?= $(CURDIR)/.tools
 export PATH := $(RAST_TOOLS)/bin:$(PATH)
@@ -23,7 +23,7 @@ test: setup
 	scripts/test
 
 ## test-all: test, and the long forms
-test-all: test test-fields test-os test-openstack steps soak
+test-all: test test-fields test-os test-openstack steps soak fuzz
 
 ## steps: kill rast and its helper at 100 steps each of starting and stopping pods
 steps: setup
@@ -32,6 +32,10 @@ steps: setup
 ## soak: five minutes of pods that come and go, with kills (scripts/soak 3600: an hour)
 soak: setup
 	scripts/soak
+
+## fuzz: each parser of what comes from outside, 20 seconds (scripts/fuzz 3600 log: one, for an hour)
+fuzz: setup
+	scripts/fuzz
 
 ## test-fields: drop each served field on its way and require its test to fail
 test-fields: setup

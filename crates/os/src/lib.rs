@@ -1,6 +1,5 @@
 //! The operating system around `rast`: how its image is built, what PID 1 does, how a machine learns what it is.
 
-pub mod adv;
 pub mod config;
 pub mod image;
 pub mod init;

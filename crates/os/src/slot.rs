@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A slot. One runs; the other holds what ran before, or what is to run next.
+/// A slot. One runs; the other is for what is to run next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     /// `slot-a`, booted from /a of the boot partition.
@@ -14,8 +14,6 @@ pub enum Slot {
 impl Slot {
     /// Both.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
-    /// How often a slot may fail to become healthy before the other one is booted.
-    pub const TRIES: u8 = 3;
     const PARAMETER: &str = "rastos.slot";
 
     /// Its name.
@@ -44,11 +42,6 @@ impl Slot {
         let mut words = command_line.split_ascii_whitespace().filter_map(|word| word.split_once('='));
         let (_, name) = words.find(|(name, _)| *name == Self::PARAMETER)?;
         Self::ALL.into_iter().find(|slot| slot.name() == name)
-    }
-
-    /// The name of its entry for UEFI's loader, with all its tries left.
-    pub fn fresh_entry(self) -> String {
-        format!("{self}+{}.conf", Self::TRIES)
     }
 }
 

@@ -133,13 +133,14 @@ fn numbers() {
             "often",
             LONG,
             "readinessProbe",
-            json!({"exec": exec("echo >> /n"), "successThreshold": 6, "periodSeconds": 1}),
+            json!({"exec": exec("date -u +%Y-%m-%dT%H:%M:%SZ >> /n"), "successThreshold": 6, "periodSeconds": 1}),
         ),
     ]);
     place.until_ready("often");
-    let times: usize =
-        place.kubectl.ok(&["exec", "often", "--", "sh", "-c", "wc -l < /n"]).trim().parse().expect("a number");
-    assert!(times >= 6, "ready after {times}");
+    let ready = place.read("pod/often", ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime");
+    let probes = place.kubectl.ok(&["exec", "often", "--", "cat", "/n"]);
+    let sixth = probes.lines().nth(5).unwrap_or_else(|| panic!("ready at {ready} after {probes}"));
+    assert!(sixth <= &*ready, "ready at {ready}, before the sixth probe of {probes}");
     place.until_ready("slow");
     eventually("it is started again in spite of its pod's long grace", || {
         let count = place.read("pod/grace", ".status.containerStatuses[?(@.name==\"main\")].restartCount");

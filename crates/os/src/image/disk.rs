@@ -2,16 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io,
     os::unix::fs::FileExt as _,
     path::Path,
 };
 
 use super::{Error, failed, package::Store, root::file_of, tool::Tool, write};
-use crate::{
-    adv::{Adv, SECTOR},
-    slot::Slot,
-};
+use crate::slot::Slot;
 
 const MKFS: Tool = Tool("mkfs.vfat", "dosfstools");
 const SYSLINUX: Tool = Tool("syslinux", "syslinux");
@@ -29,6 +25,9 @@ const MBR_CODE: usize = 440;
 pub const PACKAGES: [&str; 2] = [MBR.0, UEFI.0];
 
 const MIB: u64 = 1 << 20;
+const SECTOR: u64 = 512;
+/// What an image fills; the other slot stays empty until there is something newer.
+const FIRST: Slot = Slot::A;
 /// Where the boot partition begins, in sectors and in bytes.
 const BOOT_AT: u64 = 2048;
 const BOOT_SIZE: u64 = 64 * MIB;
@@ -49,13 +48,13 @@ pub struct Parts<'a> {
     pub slot: u64,
 }
 
-/// Writes a disk, both slots filled alike: what is damaged in one is whole in the other.
+/// Writes a disk.
 pub fn raw(parts: &Parts, packages: &Store, file: &Path) -> Result<(), Error> {
     let root = fs::read(parts.root).map_err(failed("read", parts.root))?;
     if root.len() as u64 > parts.slot {
         return Err(Error::Large { size: root.len() as u64, slot: parts.slot });
     }
-    let slot_at = |slot: Slot| BOOT_AT * SECTOR as u64 + BOOT_SIZE + slot as u64 * parts.slot;
+    let slot_at = |slot: Slot| BOOT_AT * SECTOR + BOOT_SIZE + slot as u64 * parts.slot;
     let disk = File::create(file).map_err(failed("create", file))?;
     disk.set_len(slot_at(Slot::B) + parts.slot + END).map_err(failed("size", file))?;
     table(parts, file)?;
@@ -63,9 +62,8 @@ pub fn raw(parts: &Parts, packages: &Store, file: &Path) -> Result<(), Error> {
     let code = file_of(packages, MBR)?;
     let put = |bytes: &[u8], at: u64| disk.write_all_at(bytes, at).map_err(failed("write", file));
     put(&code[..code.len().min(MBR_CODE)], 0)?;
-    put(&boot, BOOT_AT * SECTOR as u64)?;
-    put(&root, slot_at(Slot::A))?;
-    put(&root, slot_at(Slot::B))
+    put(&boot, BOOT_AT * SECTOR)?;
+    put(&root, slot_at(FIRST))
 }
 
 /// The disk in qemu's form, compressed, for upload.
@@ -99,7 +97,6 @@ fn boot(parts: &Parts, packages: &Store) -> Result<Vec<u8>, Error> {
     let hidden = BOOT_AT.to_string();
     let form = ["-F", "16", "-n", "RASTOS", "-i", "7261734F", "-h", &hidden, "--invariant"];
     MKFS.run(|c| c.args(form).arg(&image))?;
-    // First: its own file then lies low, where the search for the boot-once sectors begins.
     SYSLINUX.run(|c| c.arg("--install").arg(&image).env("SOURCE_DATE_EPOCH", "0"))?;
 
     write(&at("syslinux.cfg"), syslinux(parts.command_line).as_bytes())?;
@@ -114,46 +111,27 @@ fn boot(parts: &Parts, packages: &Store) -> Result<Vec<u8>, Error> {
     copy(&at("syslinux.cfg"), "syslinux.cfg")?;
     copy(&at("loader.conf"), "loader/loader.conf")?;
     copy(&at("bootx64.efi"), "EFI/BOOT/BOOTX64.EFI")?;
-    for slot in Slot::ALL {
-        copy(parts.kernel, &format!("{slot}/kernel"))?;
-        copy(parts.initrd, &format!("{slot}/initrd"))?;
-        let entry = at("entry");
-        write(&entry, loader_entry(slot, parts.command_line).as_bytes())?;
-        copy(&entry, &format!("loader/entries/{}", slot.fresh_entry()))?;
-    }
-    let mut bytes = fs::read(&image).map_err(failed("read", &image))?;
-    once(&mut bytes).map_err(failed("prepare", &image))?;
-    Ok(bytes)
+    copy(parts.kernel, &format!("{FIRST}/kernel"))?;
+    copy(parts.initrd, &format!("{FIRST}/initrd"))?;
+    write(&at("entry"), loader_entry(parts.command_line).as_bytes())?;
+    copy(&at("entry"), &format!("loader/entries/{FIRST}.conf"))?;
+    fs::read(&image).map_err(failed("read", &image))
 }
 
 fn dated(command: &mut std::process::Command) -> &mut std::process::Command {
     command.env("SOURCE_DATE_EPOCH", "315532800").env("TZ", "UTC").env("MTOOLS_SKIP_CHECK", "1")
 }
 
-/// The first boot is from slot a; what the default says is the other slot, for when that one fails.
-fn once(boot: &mut [u8]) -> io::Result<()> {
-    let at = Adv::find(boot).ok_or_else(|| io::Error::other("syslinux has left no boot-once sectors"))?;
-    let sectors = Adv::default().boot_once(Slot::A.name()).encode();
-    boot[at..at + sectors.len()].copy_from_slice(&sectors);
-    Ok(())
-}
-
 /// For BIOS.
 fn syslinux(command_line: &str) -> String {
-    let mut text = format!("DEFAULT {}\nPROMPT 0\n", Slot::B);
-    for slot in Slot::ALL {
-        let words = slot.command_line(command_line);
-        text += &format!("LABEL {slot}\n  LINUX /{slot}/kernel\n  INITRD /{slot}/initrd\n  APPEND {words}\n");
-    }
-    text
+    let words = FIRST.command_line(command_line);
+    format!(
+        "DEFAULT {FIRST}\nPROMPT 0\nLABEL {FIRST}\n  LINUX /{FIRST}/kernel\n  INITRD /{FIRST}/initrd\n  APPEND {words}\n"
+    )
 }
 
 /// For UEFI.
-fn loader_entry(slot: Slot, command_line: &str) -> String {
-    let words = slot.command_line(command_line);
-    // The higher version is tried first.
-    let version = if slot == Slot::A { 2 } else { 1 };
-    format!(
-        "title rastOS\nsort-key rastos\nversion {version}\nlinux /{slot}/kernel\ninitrd /{slot}/initrd\noptions {words}\n"
-    )
+fn loader_entry(command_line: &str) -> String {
+    let words = FIRST.command_line(command_line);
+    format!("title rastOS\nlinux /{FIRST}/kernel\ninitrd /{FIRST}/initrd\noptions {words}\n")
 }
