@@ -114,9 +114,12 @@ fn a_full_disk_is_named_and_survived() {
     let before = instance.ready("before");
 
     let filler = disk.fill();
+    // The store has a little room written ahead: each try is another change, or it would be none.
+    let mut tries = 0;
     let refusal = eventually("a write is refused", || {
+        tries += 1;
         let mut big = config_map("big");
-        big["data"]["key"] = json!("x".repeat(200 << 10));
+        big["data"]["key"] = json!(format!("{tries} ").repeat(100 << 10));
         let answer = instance.rast().input(big.to_string()).run(&["apply", "-f", "-"]);
         if answer.code == 0 { Err("accepted".to_owned()) } else { Ok(answer) }
     });

@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -47,6 +49,9 @@ pub fn ensure() -> Result<PathBuf, Error> {
     let failed =
         |what: &'static str| move |e: gpt::GptError| Error::io(doing_to(what, &name))(std::io::Error::other(e));
     if let Some(room) = plan(&disk, size, &path)? {
+        if !room.grown {
+            clear(&again, room).map_err(Error::io(doing("clear the room for")))?;
+        }
         write(&mut disk, room).map_err(failed("write"))?;
         again.sync_all().map_err(Error::io(doing("write")))?;
         sys::announce_partition(&again, room.number, room.start * SECTOR, room.length * SECTOR)
@@ -95,6 +100,16 @@ fn plan<D>(disk: &GptDisk<D>, size: u64, path: &Path) -> Result<Option<Room>, Er
     }
     let number = (1..).find(|n| disk.partitions().get(n).is_none_or(|p| !p.is_used())).unwrap_or(1);
     Ok(Some(Room { number, start, length, grown: false }))
+}
+
+/// Empties both ends of a partition that is to be: in free space lies what others left, for one the backup table
+/// of an image whose disk has grown, and nothing but a blank partition is ever formatted.
+fn clear(disk: &File, room: Room) -> io::Result<()> {
+    let zeros = vec![0; (ALIGN * SECTOR) as usize];
+    for at in [room.start, room.start + room.length - ALIGN] {
+        disk.write_all_at(&zeros, at * SECTOR)?;
+    }
+    disk.sync_all()
 }
 
 /// Writes the table, with the backup moved to the end of a disk that has grown.
@@ -162,6 +177,25 @@ mod tests {
         assert_eq!(table.partitions()[&3].last_lba, grown.start + grown.length - 1);
         assert!(table.partitions().values().any(|p| p.name == "slot-b"));
         assert!(table.backup_header().is_ok(), "the backup table is at the new end");
+    }
+
+    #[test]
+    fn what_lay_in_free_space_does_not_pass_for_a_filesystem() {
+        let (_dir, path) = disk(256 * MIB);
+        let room = plan(&open(&path), 256 * MIB, &path).unwrap().unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let (first, last) = (room.start * SECTOR, (room.start + room.length) * SECTOR - 512);
+        let slot = first - 512;
+        for at in [slot, first, last] {
+            file.write_all_at(&[0xee; 512], at).unwrap();
+        }
+        clear(&file, room).unwrap();
+        let read = |at| {
+            let mut bytes = [1; 512];
+            file.read_exact_at(&mut bytes, at).unwrap();
+            bytes
+        };
+        assert_eq!([read(slot), read(first), read(last)], [[0xee; 512], [0; 512], [0; 512]]);
     }
 
     #[test]
