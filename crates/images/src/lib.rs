@@ -15,6 +15,8 @@ mod credentials;
 mod digest;
 mod entry;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod image;
 mod layer;
 mod manifest;
