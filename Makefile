@@ -1,7 +1,7 @@
 # The commands of the project. Each does its own set-up.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-fields test-os test-openstack steps soak fuzz check bench bench-check setup build image devcloud devcloud-down
+.PHONY: demo demo-openstack test test-all test-fields test-os test-openstack steps soak fuzz check bench bench-check setup build image devcloud devcloud-down
 
 export RAST_TOOLS ?= $(CURDIR)/.tools
 export PATH := $(RAST_TOOLS)/bin:$(PATH)
@@ -9,6 +9,10 @@ export PATH := $(RAST_TOOLS)/bin:$(PATH)
 ## demo: build rast, start it on this host, run the application in examples/
 demo: setup build
 	scripts/demo
+
+## demo-openstack: a real OpenStack on this machine, a cluster of our own image in it, an app that answers
+demo-openstack: setup build
+	scripts/demo-openstack
 
 ## build: the release program, at target/release/rast
 build: setup

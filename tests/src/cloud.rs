@@ -80,6 +80,26 @@ impl Project {
         self.run(args, requests)
     }
 
+    /// Runs `rast cloud`, which must succeed; what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.rast(args);
+        assert!(output.status.success(), "rast cloud {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// Runs kubectl from outside on a cluster; what it printed.
+    pub fn kubectl(&self, cluster: &str, args: &[&str]) -> String {
+        let kubeconfig = self.home.path().join("rastos").join(cluster).join("kubeconfig.yaml");
+        printed(Command::new("kubectl-1.36").arg("--kubeconfig").arg(kubeconfig).args(args))
+    }
+
+    /// Runs OpenStack's own client in the project, behind rast's back.
+    pub fn openstack(&self, args: &[&str]) -> String {
+        let mut client = Command::new(&self.devcloud);
+        client.args(["in", "openstack", "--os-cloud", &self.name]).args(args);
+        printed(client.env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml")))
+    }
+
     /// What the project holds, as kinds and names.
     pub fn inventory(&self) -> BTreeSet<String> {
         let output = self.rast(&["inventory", "-o", "json"]);
@@ -154,6 +174,12 @@ impl Proxies {
         client.write_all(&answer)?;
         client.shutdown(Shutdown::Both)
     }
+}
+
+fn printed(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// A whole request, made to end its connection.

@@ -1,7 +1,12 @@
 //! `rast cloud` against the real OpenStack of `make devcloud`. scripts/test-openstack runs these; without the cloud they
 //! are left out by name, never green in silence.
 
-use tests::cloud::Project;
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use tests::{cloud::Project, eventually, machine};
 
 const CLUSTER: &str = "
 apiVersion: rastos.io/v1alpha1
@@ -16,8 +21,66 @@ spec:
 /// More requests than this to a cluster's end is a loop.
 const MOST: usize = 60;
 
+const APP: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: default}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+        - name: web
+          image: registry.example/web:1
+          ports: [{containerPort: 8080, hostPort: 80}]
+";
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn page(address: &str) -> Result<String, String> {
+    let mut page = String::new();
+    let mut read = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect((address, 80))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut page).map(drop)
+    };
+    read().map_err(|e| e.to_string())?;
+    if page.contains("It works") { Ok(page) } else { Err(page) }
+}
+
+/// The machine is our own image, booted by BIOS in Nova; its container image comes from a registry of the cloud.
+#[test]
+fn a_file_becomes_an_app_that_answers_and_its_state_outlives_the_server() {
+    let project = Project::new("whole");
+    let image = machine::image().join("disk.qcow2");
+    let spec =
+        CLUSTER.replace("{name: guest}", &format!("{{file: {}}}", image.display())).replace("r1.tiny", "r1.medium")
+            + "  access: [{port: 6443}, {port: 80}]\n"
+            + "  registries: {mirrors: [{registry: registry.example, endpoint: \"http://172.24.4.1:5000\"}]}\n";
+    let (cluster, app) = (project.file("cluster.yaml", &spec), project.file("app.yaml", APP));
+    let before = project.inventory();
+
+    let said = project.ok(&["up", "-f", &cluster, "-f", &app]);
+    let address = said.split_once("demo is up at ").and_then(|(_, rest)| rest.split(' ').next()).expect("an address");
+    eventually("the app answers at the floating IP", || page(address));
+
+    let kubectl = |args: &[&str]| project.kubectl("demo", args);
+    kubectl(&["create", "configmap", "kept", "--from-literal=key=value"]);
+    kubectl(&["create", "secret", "generic", "kept", "--from-literal=key=secret"]);
+    kubectl(&["scale", "deployment/web", "--replicas=2"]);
+    let kept = ["get", "configmap/kept", "secret/kept", "-o", "jsonpath={.items[*].metadata.uid}{.items[*].data.key}"];
+    let made = kubectl(&kept);
+    project.openstack(&["server", "delete", "--wait", "demo-0"]);
+    project.ok(&["up", "demo"]);
+    assert_eq!(kubectl(&kept), made);
+    assert_eq!(kubectl(&["get", "deployment/web", "-o", "jsonpath={.spec.replicas}"]), "2");
+    eventually("the app answers again", || page(address));
+
+    project.ok(&["down", "demo", "--yes"]);
+    assert_eq!(project.inventory(), before);
 }
 
 #[test]

@@ -324,6 +324,7 @@ async fn dropped_pull_ends_and_leaves_nothing() {
     let (images, reference) = (place.images.clone(), server.reference());
     let pulling = tokio::spawn(async move { pull(&images, &reference).await });
     let _ = reached.acquire().await.unwrap();
+    until("the layer has a place", || !place.staged().is_empty()).await;
     pulling.abort();
     assert!(pulling.await.unwrap_err().is_cancelled());
     until("staging is empty", || place.staged().is_empty()).await;

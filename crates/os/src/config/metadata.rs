@@ -110,11 +110,30 @@ fn unreachable(path: &str) -> impl FnOnce(ureq::Error) -> Error {
 mod tests {
     use std::{
         io::{Read as _, Write as _},
-        net::TcpListener,
+        net::{TcpListener, TcpStream},
         thread,
     };
 
     use super::*;
+
+    /// One request, body and all: what is closed with something unread is reset.
+    fn request(stream: &mut TcpStream) -> String {
+        let mut read = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&read).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let head_lower = head.to_ascii_lowercase();
+                let length = head_lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                if body.len() >= length.unwrap_or(0) {
+                    return head.to_owned();
+                }
+            }
+            let mut more = [0; 4096];
+            let n = stream.read(&mut more).unwrap();
+            assert!(n > 0, "the request ends early: {text}");
+            read.extend_from_slice(&more[..n]);
+        }
+    }
 
     /// Answers requests in turn, each with a status and a body; gives back what was asked.
     fn serve(answers: Vec<(&'static str, &'static str)>) -> (String, thread::JoinHandle<Vec<String>>) {
@@ -124,9 +143,7 @@ mod tests {
             let mut asked = Vec::new();
             for (status, body) in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut head = [0; 4096];
-                let length = stream.read(&mut head).unwrap();
-                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let head = request(&mut stream);
                 asked.push(head.lines().next().unwrap_or_default().to_owned());
                 let size = body.len();
                 write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n{body}")
