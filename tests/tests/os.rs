@@ -1,6 +1,6 @@
 //! rastOS's own image: how it boots, and what happens when it is not what was built.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use tests::{Parts, machine::image};
 
@@ -35,6 +35,44 @@ fn a_root_that_is_not_the_named_one_is_not_opened() {
     machine.says(NO_ROOT);
     machine.says("Kernel panic - not syncing: Attempted to kill init");
     machine.ends();
+}
+
+#[test]
+fn the_disk_boots_by_bios() {
+    boots_from_the_disk(|parts| parts);
+}
+
+#[test]
+fn the_disk_boots_by_uefi() {
+    boots_from_the_disk(Parts::uefi);
+}
+
+/// As uploaded and put on a larger disk: the state takes what the image leaves.
+fn boots_from_the_disk(firmware: impl Fn(Parts) -> Parts) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::copy(image().join("disk.qcow2"), at("disk")).unwrap();
+    let grown = Command::new("qemu-img").args(["resize", "-q"]).arg(at("disk")).arg("2G").status().unwrap();
+    assert!(grown.success());
+    fs::create_dir(at("seed")).unwrap();
+    let config = "{apiVersion: rastos.io/v1alpha1, kind: MachineConfig, metadata: {name: one}}";
+    fs::write(at("seed/user-data"), config).unwrap();
+    fs::write(at("seed/meta-data"), "instance-id: one\n").unwrap();
+    let parts = || {
+        let parts = Parts::default().memory(512).disk(&at("disk"), "qcow2");
+        firmware(parts.labelled(&at("seed.iso"), "cidata", &at("seed")))
+    };
+    let mut first = parts().start();
+    first.says("rastos: the root is on /dev/vda2");
+    first.says("rastos: configuration: machine one, from the NoCloud drive");
+    first.says("rastos: state: /dev/vda4 on /var");
+    let authority = first.says("rastos: CA sha256 ");
+    first.says("rastos: API ready at ");
+    // The plug is pulled; what was made at the first boot is there at the second.
+    drop(first);
+    let mut second = parts().start();
+    assert_eq!(second.says("rastos: CA sha256 ").trim_end(), authority.trim_end());
+    second.says("rastos: API ready at ");
 }
 
 /// A copy of an image, to be damaged.
