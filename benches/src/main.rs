@@ -6,11 +6,13 @@
 #![allow(clippy::print_stdout)]
 
 mod burst;
+mod cloud;
 mod cluster;
 mod commits;
 mod creates;
 mod figure;
 mod idle;
+mod machine;
 mod memory;
 mod peers;
 mod pull;
@@ -26,13 +28,15 @@ use figure::Row;
 /// A figure's name and how it is measured, shortest first.
 type Figure = (&'static str, fn() -> LocalBoxFuture<'static, Result<Vec<Row>>>);
 
-const FIGURES: [Figure; 6] = [
+const FIGURES: [Figure; 8] = [
     ("start", || Box::pin(start::measure())),
     ("pull", || Box::pin(pull::measure())),
     ("commits", || Box::pin(commits::measure())),
     ("creates", || Box::pin(creates::measure())),
     ("idle", || Box::pin(idle::measure())),
     ("burst", || Box::pin(burst::measure())),
+    ("machine", || Box::pin(machine::measure())),
+    ("cloud", || Box::pin(cloud::measure())),
 ];
 
 #[tokio::main]

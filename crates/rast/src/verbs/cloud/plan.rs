@@ -38,7 +38,10 @@ impl Plan {
         let seen = seen::read(&session, cluster.name()).await?;
         let plan = plan::plan(&cluster, local.as_ref(), &seen);
         match self.output {
-            Output::Table | Output::Wide => show(&plan, &seen)?,
+            Output::Table | Output::Wide => {
+                show(&plan, &seen)?;
+                output::line(format!("\n({} API calls)", session.calls()))?;
+            }
             form => output::object(&as_json(&plan, &seen), form)?,
         }
         match plan.holds() {
