@@ -84,6 +84,14 @@ impl Hierarchies {
         found.into_iter().rev().collect() // in order, a parent is before its children
     }
 
+    /// Kills all that runs in the group at `path` and in those that it made itself, and removes them. `false`: some
+    /// processes are still ending.
+    pub fn clear(&self, path: &Path) -> bool {
+        let groups = self.below(path);
+        groups.iter().for_each(|path| self.group(path).kill());
+        groups.iter().map(|path| self.group(path).remove()).fold(true, |all, gone| all & gone)
+    }
+
     /// The group at `path` below the roots, e.g. `instance/pod/container`.
     pub fn group(&self, path: impl Into<PathBuf>) -> Group<'_> {
         Group { hierarchies: self, path: path.into() }

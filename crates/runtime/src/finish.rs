@@ -7,7 +7,7 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -146,9 +146,9 @@ fn limit_files() {
 
 /// Lets the user reopen its own streams (`/dev/stdout`). `/dev/null` belongs to everybody already.
 fn own_stdio(uid: Uid, gid: Gid) {
-    let null = fs::metadata("/dev/null").map(|m| m.rdev()).unwrap_or(0);
+    let null = rustix::fs::makedev(1, 3);
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-        if rustix::fs::fstat(fd).is_ok_and(|s| s.st_rdev != null || s.st_rdev == 0) {
+        if rustix::fs::fstat(fd).is_ok_and(|s| s.st_rdev != null) {
             let _ = rustix::fs::fchown(fd, Some(uid), Some(gid));
         }
     }

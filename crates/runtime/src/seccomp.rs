@@ -22,6 +22,19 @@ use list::{ALLOWED, ALLOWED_BY_NUMBER, REFUSED, WITH_CAPABILITY};
 /// Flags of `clone` and `unshare` that make namespaces.
 const NEW_NAMESPACE: u64 = 0x7e02_0080;
 
+/// The address families of `socket`, as masks and values: all but kernel crypto (38) and the host's hypervisor (40). The
+/// kernel looks at the lower 32 bits only, so what is compared here must be these: with all 64, a bit above them would make
+/// a refused family one that no rule knows.
+const FAMILIES: [(u64, u64); 7] = [
+    (0xffff_ffe0, 0),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+];
+
 /// Compiles a filter for a container that holds `capabilities`; `None` is no filter.
 ///
 /// # Errors
@@ -95,10 +108,10 @@ fn default_filter(capabilities: CapabilitySet) -> Scmp<ScmpFilterContext> {
         let is = ScmpArgCompare::new(0, ScmpCompareOp::Equal, harmless);
         filter.add_rule_conditional(ScmpAction::Allow, personality, &[is])?;
     }
-    // Kernel crypto (38) and the host's hypervisor (40) are reached by no container.
     let socket = ScmpSyscall::from_name("socket")?;
-    for op in [(ScmpCompareOp::Less, 38), (ScmpCompareOp::Equal, 39), (ScmpCompareOp::Greater, 40)] {
-        filter.add_rule_conditional(ScmpAction::Allow, socket, &[ScmpArgCompare::new(0, op.0, op.1)])?;
+    for (mask, value) in FAMILIES {
+        let is = ScmpArgCompare::new(0, ScmpCompareOp::MaskedEqual(mask), value);
+        filter.add_rule_conditional(ScmpAction::Allow, socket, &[is])?;
     }
     Ok(filter)
 }

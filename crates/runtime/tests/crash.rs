@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 
-use common::{Bench, config, helper_pid, pid, until};
-use runtime::{ContainerSpec, Event, Keeper, Runtime, State};
+use common::{Bench, cgroups, config, helper_pid, pid, until};
+use runtime::{ContainerSpec, Event, Keeper, Runtime, SandboxSpec, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn kill(pid: i32) {
@@ -170,4 +170,43 @@ async fn a_helper_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let error = Keeper::start(config(dir.path(), "../x")).await.err().unwrap();
     assert!(error.to_string().contains("instance"), "{error}");
+}
+
+#[tokio::test]
+async fn who_writes_on_after_a_container_s_end_does_not_hold_up_the_helper() {
+    let mut bench = Bench::new().await;
+    let host = SandboxSpec { id: "host".into(), cgroup: "host".into(), host_pid: true, ..SandboxSpec::default() };
+    bench.keeper.make_sandbox(&host).await.unwrap();
+    // In the host's process namespace the first process takes nobody with it.
+    let mut spec = bench.sh("c", "for writer in 1 2 3 4 5 6 7 8; do yes '' & done; exit 7");
+    spec.sandbox = "host".into();
+    assert_eq!(bench.run(&spec).await.code, Some(7));
+    assert_eq!(bench.keeper.list().await.unwrap().len(), 1);
+    let logged = fs::metadata(bench.log_path("c")).unwrap().len();
+    assert!(logged < 256 << 20, "{logged} bytes of a container that ended at once");
+    bench.reconnect().await;
+    bench.keeper.remove_sandbox("host").await.unwrap();
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn groups_that_a_container_made_are_its_own_and_go_with_it() {
+    let bench = Bench::new().await;
+    let mut events = bench.keeper.events();
+    let State::Running { pid: first, .. } = bench.keeper.start(&bench.sh("c", "sleep 1000")).await.unwrap().state
+    else {
+        panic!("it runs");
+    };
+    let own: Vec<_> = cgroups(&bench.instance).into_iter().filter(|dir| dir.ends_with("pod/c")).collect();
+    assert!(!own.is_empty());
+    for dir in own.iter().filter(|dir| !dir.to_string_lossy().contains("cpuset")) {
+        fs::create_dir(dir.join("inner")).unwrap();
+        fs::write(dir.join("inner/cgroup.procs"), first.to_string()).unwrap();
+    }
+    kill(bench.helper_pid());
+    resync(&mut events).await;
+    let (_, _, exit) = bench.exec("c", &["true"]).await;
+    assert_eq!(exit.code, Some(0), "it runs on");
+    bench.keeper.remove("c").await.unwrap();
+    bench.close().await;
 }

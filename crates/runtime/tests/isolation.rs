@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
 use common::Bench;
 use runtime::{ContainerSpec, Error, ExecSpec, Runtime, Seccomp};
@@ -201,5 +201,21 @@ async fn exec_does_not_trust_the_containers_devices() {
     let exec = ExecSpec { args: vec!["tty".into()], terminal: true, ..ExecSpec::default() };
     let process = bench.keeper.exec("c", &exec).await.unwrap();
     assert_eq!(process.wait.await.unwrap().code, Some(0));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn the_hosts_null_is_no_stream_of_a_container() {
+    let bench = Bench::new().await;
+    bench.keeper.start(&bench.sh("c", "sleep 1000")).await.unwrap();
+    let stat = ["busybox", "stat", "-L", "-c", "%d:%i:%t:%T", "/proc/self/fd/0"];
+    let (input, _, _) = bench.exec("c", &stat).await;
+    let host = fs::metadata("/dev/null").unwrap();
+    assert!(input.trim_end().ends_with(":1:3"), "{input}");
+    assert!(!input.starts_with(&format!("{}:{}:", host.dev(), host.ino())), "{input}");
+    // One that the container has put there itself is not taken.
+    bench.exec("c", &["sh", "-c", "busybox rm /dev/null; echo secret > /dev/null"]).await;
+    let (said, _, exit) = bench.exec("c", &["cat"]).await;
+    assert_eq!((said.as_str(), exit.code), ("", Some(0)));
     bench.close().await;
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{Config, Outgoing, ReplyTo, Shared, one};
 use crate::{
-    Error, Event, Exit, Result, State, helper,
+    Container, Error, Event, Exit, Result, State, helper,
     protocol::{Answer, Call, Hello, Message, Request},
     wire::{Frame, Inbox, Outbox},
 };
@@ -125,7 +125,12 @@ pub(super) async fn connect(shared: &Shared) -> Result<Link> {
     };
     let doing = || Error::io("talk to the helper");
     let mut link = Link::new(socket).map_err(doing())?;
-    let (body, _) = link.frame().await.map_err(doing())?;
+    let (body, _) = tokio::time::timeout(START_TIMEOUT, link.frame())
+        .await
+        .map_err(|_| {
+            Error::Helper(format!("it holds {} and says nothing; kill -9 it: its containers run on", path.display()))
+        })?
+        .map_err(doing())?;
     let hello: Hello = serde_json::from_slice(&body).map_err(|e| Error::Helper(format!("no hello: {e}")))?;
     hello.check()?;
 
@@ -244,15 +249,23 @@ async fn serve(link: &mut Link, calls: &mut mpsc::UnboundedReceiver<Outgoing>, s
     }
 }
 
-fn dispatch(message: Message, fds: Vec<OwnedFd>, replies: &mut Replies, exits: &mut Exits, shared: &Shared) {
+fn dispatch(message: Message, mut fds: Vec<OwnedFd>, replies: &mut Replies, exits: &mut Exits, shared: &Shared) {
     match message {
         Message::Reply { call, result } => {
             if result.is_err() {
                 exits.remove(&call);
             }
-            if let Some(reply) = replies.remove(&call) {
-                let _ = reply.send(result.map(|answer| (answer, fds)).map_err(Error::from));
-            }
+            let Some(reply) = replies.remove(&call) else { return };
+            let result = result.map(|answer| {
+                // Held before the next message is looked at: that may say that the container ended already.
+                if let Answer::Container(container) = &answer {
+                    let Container { spec, state } = &**container;
+                    let open = matches!(state, State::Running { .. });
+                    shared.hold(&spec.id, fds.pop().filter(|_| open), spec.stdin_once);
+                }
+                (answer, fds)
+            });
+            let _ = reply.send(result.map_err(Error::from));
         }
         Message::Exited { id, exit } => {
             shared.hold(&id, None, false);

@@ -171,12 +171,7 @@ impl Runtime for Keeper {
 
     async fn start(&self, spec: &ContainerSpec) -> Result<Container> {
         match self.call(Request::Start(Box::new(spec.clone()))).await? {
-            (Answer::Container(container), mut fds) => {
-                if let Some(fd) = fds.pop() {
-                    self.shared.hold(&spec.id, Some(fd), spec.stdin_once);
-                }
-                Ok(*container)
-            }
+            (Answer::Container(container), _) => Ok(*container),
             _ => Err(unexpected()),
         }
     }

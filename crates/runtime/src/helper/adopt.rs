@@ -22,10 +22,13 @@ impl Keeper {
     /// Groups of this instance that no record explains: their removal was cut off.
     fn sweep_unknown_cgroups(&mut self) {
         let running = self.containers.iter().filter(|(_, held)| held.pid().is_some());
-        let mut known: Vec<PathBuf> = running.map(|(id, _)| self.cgroup(id)).collect();
-        known.extend(self.sandboxes.keys().map(|id| self.sandbox_cgroup(id)));
+        let running: Vec<PathBuf> = running.map(|(id, _)| self.cgroup(id)).collect();
+        let mut known: Vec<PathBuf> = self.sandboxes.keys().map(|id| self.sandbox_cgroup(id)).collect();
+        known.extend_from_slice(&running);
         for path in self.hierarchies.below(Path::new(&self.instance)) {
-            if !known.iter().any(|known| known.starts_with(&path)) {
+            // What a running container makes below its own group is its own.
+            let its_own = running.iter().any(|running| path.starts_with(running));
+            if !its_own && !known.iter().any(|known| known.starts_with(&path)) {
                 self.sweep_cgroup(path);
             }
         }

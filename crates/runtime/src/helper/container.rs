@@ -17,6 +17,9 @@ use crate::{ContainerSpec, Error, Result, State, protocol::Streams};
 /// Names of the streams, in the order of their index.
 pub const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
+/// What a pipe holds at most (`F_SETPIPE_SZ` of anyone, `/proc/sys/fs/pipe-max-size`).
+const PIPE: usize = 1 << 20;
+
 /// A client that listens.
 pub struct Subscriber {
     /// Its number in the event loop.
@@ -108,16 +111,15 @@ impl Held {
         Ok(())
     }
 
-    /// Reads once from a stream into the log and to the listeners. `false`: nothing more is there now.
-    pub fn pump(&mut self, stream: usize, scratch: &mut [u8]) -> bool {
-        let Some(file) = &self.output[stream] else { return false };
+    /// Reads once from a stream into the log and to the listeners; how much. 0: nothing more is there now.
+    pub fn pump(&mut self, stream: usize, scratch: &mut [u8]) -> usize {
+        let Some(file) = &self.output[stream] else { return 0 };
         let read = match rustix::io::read(file, &mut *scratch) {
-            Ok(0) => return false,
+            Ok(0) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return 0,
             Ok(read) => read,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
             Err(_) => {
                 self.output[stream] = None; // EIO: the last process left the terminal
-                return false;
+                return 0;
             }
         };
         let chunk = &scratch[..read];
@@ -129,13 +131,20 @@ impl Held {
             // A listener that does not keep up misses output; it cannot stop the container.
             !matches!(rustix::io::write(pipe, chunk), Err(rustix::io::Errno::PIPE))
         });
-        true
+        read
     }
 
     /// Reads what the ended container left and closes everything.
     pub fn finish(&mut self, scratch: &mut [u8]) {
         for stream in 0..2 {
-            while self.pump(stream, scratch) {}
+            // Not to its end: whoever was given the stream by the container may write on for ever.
+            let mut left = PIPE;
+            while left > 0 {
+                match self.pump(stream, scratch) {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
         }
         let mut entries = Vec::new();
         for lines in &mut self.lines {

@@ -1,14 +1,13 @@
 //! The worker that runs one more process in a running container.
 
 use std::{
-    fs::File,
     io::Read,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
+    fs::{FileType, Mode, OFlags},
     process::{DumpableBehavior, Pid, PidfdFlags},
     thread::ThreadNameSpaceType,
 };
@@ -73,7 +72,8 @@ pub fn start(job: &Job<'_>, stdio: Vec<OwnedFd>) -> Outcome {
 
     match sys::fork().map_err(Error::io("fork into the container"))? {
         sys::Fork::Child => {
-            let why = match attach(&stdio) {
+            let no_input = !job.spec.terminal && !job.spec.stdin;
+            let why = match attach(&stdio, no_input) {
                 Ok(()) => finish::exec(&payload),
                 Err(e) => format!("connect the streams: {e}"),
             };
@@ -119,8 +119,19 @@ pub fn resize(master: impl AsFd, columns: u16, rows: u16) -> std::io::Result<()>
     Ok(rustix::termios::tcsetwinsize(master, size)?)
 }
 
+/// The container's own `/dev/null`. The host's would be the container's to change: its mode and owner are the inode's.
+fn null() -> Option<OwnedFd> {
+    // What the container may have put in its place shall neither block nor be followed.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/dev/null", flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    let is_null =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+    is_null.then_some(file)
+}
+
 /// Makes `stdio` the standard streams of a new session; a single descriptor is its terminal.
-fn attach(stdio: &[OwnedFd]) -> std::io::Result<()> {
+fn attach(stdio: &[OwnedFd], no_input: bool) -> std::io::Result<()> {
     rustix::process::setsid()?;
     let [stdin, stdout, stderr] = match stdio {
         [slave] => {
@@ -130,7 +141,8 @@ fn attach(stdio: &[OwnedFd]) -> std::io::Result<()> {
         [stdin, stdout, stderr] => [stdin, stdout, stderr],
         _ => return Err(std::io::ErrorKind::InvalidInput.into()),
     };
-    rustix::stdio::dup2_stdin(stdin)?;
+    let null = if no_input { null() } else { None };
+    rustix::stdio::dup2_stdin(null.as_ref().unwrap_or(stdin))?;
     rustix::stdio::dup2_stdout(stdout)?;
     rustix::stdio::dup2_stderr(stderr)?;
     Ok(())
@@ -147,7 +159,7 @@ pub fn streams(spec: &ExecSpec) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
         theirs.push(reader.into());
         ours.push(writer);
     } else {
-        theirs.push(File::open("/dev/null").map_err(Error::io("open /dev/null"))?.into());
+        theirs.push(pipe()?.0.into()); // at its end from the beginning
     }
     for _ in 0..2 {
         let (reader, writer) = pipe()?;

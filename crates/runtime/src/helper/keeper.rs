@@ -68,8 +68,8 @@ struct Client {
 pub enum Task {
     /// It starts this container.
     Start(String, Caller),
-    /// It starts a process; these descriptors go to the caller.
-    Exec(Caller, Vec<OwnedFd>, crate::ExecSpec),
+    /// It starts a process; these descriptors go to the caller, unless that one has given up.
+    Exec { caller: Caller, ours: Vec<OwnedFd>, spec: crate::ExecSpec, given_up: bool },
     /// It makes this sandbox.
     Sandbox(String, Caller),
 }
@@ -330,14 +330,20 @@ impl Keeper {
         2 * std::thread::available_parallelism().map_or(2, usize::from)
     }
 
-    /// Whether another worker may be started.
+    /// Whether another worker may be started. Those of exec do not count: a container can hold them up.
     pub fn has_room(&self) -> bool {
-        self.workers.len() < Self::max_workers()
+        let starts = self.workers.values().filter(|(_, task)| !matches!(task, Task::Exec { .. }));
+        starts.count() < Self::max_workers()
     }
 
     /// Notes a worker under way.
     pub fn employ(&mut self, worker: Worker, task: Task) {
         self.workers.insert(worker.pid, (worker, task));
+    }
+
+    /// The workers under way.
+    pub fn tasks(&mut self) -> impl Iterator<Item = (&Worker, &mut Task)> {
+        self.workers.values_mut().map(|(worker, task)| (&*worker, task))
     }
 
     /// Whether a worker makes this sandbox.
@@ -433,24 +439,14 @@ impl Keeper {
 
     /// Kills what is left in a group and removes it, now or as soon as it can be.
     pub fn sweep_cgroup(&mut self, path: PathBuf) {
-        let group = self.hierarchies.group(&path);
-        if !group.remove() {
-            group.kill();
-            if !group.remove() {
-                self.leftovers.push(path);
-            }
+        if !self.hierarchies.group(&path).remove() && !self.hierarchies.clear(&path) {
+            self.leftovers.push(path);
         }
     }
 
     fn retry_leftovers(&mut self) {
         let hierarchies = &self.hierarchies;
-        self.leftovers.retain(|path| {
-            let group = hierarchies.group(path);
-            !group.remove() && {
-                group.kill();
-                true
-            }
-        });
+        self.leftovers.retain(|path| !hierarchies.clear(path));
     }
 }
 

@@ -54,10 +54,7 @@ impl Keeper {
             }
             Request::Exec { id, spec } => return self.exec(caller, &id, spec).map(|()| None),
             Request::KillExec(call) => {
-                let wanted = Self::caller_of(caller, call);
-                if let Some((pid, _)) = self.execs.iter().find(|(_, c)| **c == wanted) {
-                    signal_child(*pid, Signal::KILL);
-                }
+                self.kill_exec(Self::caller_of(caller, call));
             }
             Request::Attach(id) => return self.subscribe(&id, caller).map(|()| None),
             Request::CloseStdin(id) => self.close_stdin(&id),
@@ -175,8 +172,9 @@ impl Keeper {
     fn start(&mut self, caller: Caller, spec: ContainerSpec) -> Result<()> {
         spec::check_container(&spec)?;
         let id = spec.id.clone();
-        if self.containers.contains_key(&id) {
-            return Err(Error::Exists(id));
+        if let Some(held) = self.containers.get(&id) {
+            let under_way = held.record.state == State::Creating && !held.doomed && held.spec == spec;
+            return if under_way && self.take_over_start(&id, caller) { Ok(()) } else { Err(Error::Exists(id)) };
         }
         let sandbox = self.sandboxes.get(&spec.sandbox).filter(|held| held.ready && held.removing.is_empty());
         sandbox.ok_or_else(|| Error::NotFound(format!("sandbox {}", spec.sandbox)))?;
@@ -192,6 +190,25 @@ impl Keeper {
         self.queue.push_back((id, caller));
         self.start_queued();
         Ok(())
+    }
+
+    /// Gives a start's outcome to this caller in place of a former client's. `false`: that one is still there.
+    fn take_over_start(&mut self, id: &str, caller: Caller) -> bool {
+        let waits = |other: &Caller| other.client != caller.client;
+        if let Some((_, starter)) = self.queue.iter_mut().find(|(queued, starter)| queued == id && waits(starter)) {
+            *starter = caller;
+            return true;
+        }
+        for (_, task) in self.tasks() {
+            match task {
+                Task::Start(started, starter) if started == id && waits(starter) => {
+                    *starter = caller;
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Starts workers for containers that wait, as many as there is room for.
@@ -256,7 +273,12 @@ impl Keeper {
                 }
                 Err(e) => self.not_started(&id, caller, e),
             },
-            Task::Exec(caller, ours, spec) => match outcome {
+            Task::Exec { given_up: true, .. } => {
+                if let Ok((report, _)) = outcome {
+                    signal_child(report.pid, Signal::KILL);
+                }
+            }
+            Task::Exec { caller, ours, spec, .. } => match outcome {
                 Ok((report, master)) => {
                     let piped = !spec.terminal;
                     let streams =
@@ -399,8 +421,30 @@ impl Keeper {
             seccomp: filter.as_deref(),
         };
         let worker = Worker::spawn(theirs, |stdio| exec::start(&job, stdio)).map_err(Error::io("start a worker"))?;
-        self.employ(worker, Task::Exec(caller, ours, spec));
+        self.employ(worker, Task::Exec { caller, ours, spec, given_up: false });
         Ok(())
+    }
+
+    /// Ends a process that nobody waits for any more, even one that the container keeps from becoming its program.
+    fn kill_exec(&mut self, wanted: Caller) {
+        if let Some((pid, _)) = self.execs.iter().find(|(_, c)| **c == wanted) {
+            signal_child(*pid, Signal::KILL);
+        }
+        for (worker, task) in self.tasks() {
+            match task {
+                Task::Exec { caller, given_up, .. } if *caller == wanted => {
+                    *given_up = true;
+                    let children = format!("/proc/{0}/task/{0}/children", worker.pid);
+                    let children = std::fs::read_to_string(children).unwrap_or_default();
+                    children
+                        .split_whitespace()
+                        .filter_map(|pid| pid.parse().ok())
+                        .for_each(|pid| signal_child(pid, Signal::KILL));
+                    signal_child(worker.pid, Signal::KILL);
+                }
+                _ => {}
+            }
+        }
     }
 }
 
