@@ -138,3 +138,34 @@ fn the_calls_of_kubernetes_own_conformance_tests_are_answered() {
     let out = python.env("WEB_IMAGE", format!("{}/web:1", registry())).ok(&[script]);
     assert!(out.ends_with("done\n"), "{out}");
 }
+
+/// rastOS's own kind: by the same verbs, schema and rules, whoever asks.
+#[test]
+fn a_cluster_is_a_kind_like_any() {
+    with_each(|kubectl, _| {
+        let cluster = |spec: &str| {
+            let head = "apiVersion: rastos.io/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\nspec: ";
+            kubectl.clone().input(format!("{head}{spec}\n"))
+        };
+        for (spec, at) in [
+            ("{network: {cidr: 10.42.3.0/24}}", "spec.network.cidr"),
+            ("{access: [{port: 80}]}", "spec.access"),
+            ("{state: {size: lots}}", "spec.state.size"),
+        ] {
+            let refused = cluster(spec).run(&["apply", "--validate=false", "-f", "-"]);
+            assert!(refused.code != 0 && refused.err.contains(at), "{spec}: {}", refused.err);
+        }
+        let unknown = cluster("{flavour: small}").run(&["apply", "-f", "-"]);
+        assert!(unknown.code != 0 && unknown.err.contains("flavour"), "{}", unknown.err);
+        assert!(cluster("{flavor: small, state: {size: 20Gi}}").ok(&["apply", "-f", "-"]).contains("created"));
+        let table = kubectl.ok(&["get", "clusters"]);
+        assert!(table.starts_with("NAME   ADDRESS   MADE        VERSION   AGE"), "{table}");
+        assert!(table.contains("demo   <none>    awaits up   <none>"), "{table}");
+        kubectl.ok(&["patch", "cluster", "demo", "--type=merge", "-p", r#"{"spec": {"flavor": "large"}}"#]);
+        let shown = "jsonpath={.spec.flavor} {.spec.access[0].port} {.metadata.generation}";
+        assert_eq!(kubectl.ok(&["get", "cluster/demo", "-o", shown]), "large 6443 2");
+        let explained = kubectl.ok(&["explain", "cluster.spec.state.size"]);
+        assert!(explained.contains("10Gi unless given"), "{explained}");
+        kubectl.ok(&["delete", "cluster", "demo"]);
+    });
+}

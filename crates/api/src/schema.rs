@@ -150,6 +150,7 @@ fn dialect(schema: &mut Value, version: Version) {
         Value::Array(list) => list.iter_mut().for_each(|s| dialect(s, version)),
         Value::Object(map) => {
             map.values_mut().for_each(|s| dialect(s, version));
+            derived(map);
             if map.remove("x-kubernetes-int-or-string").is_some() {
                 let quantity =
                     map.get("description").and_then(Value::as_str).is_some_and(|d| d.starts_with("Quantity"));
@@ -177,6 +178,26 @@ fn dialect(schema: &mut Value, version: Version) {
             }
         }
         _ => {}
+    }
+}
+
+/// What derived schemas say and OpenAPI cannot: that a value may be null, and that fields are no others.
+fn derived(schema: &mut Map<String, Value>) {
+    if let Some(Value::Array(types)) = schema.get("type")
+        && let Some(only) = types.iter().find(|t| *t != "null").cloned()
+    {
+        schema.insert("type".into(), only);
+    }
+    if let Some(Value::Array(choice)) = schema.get("anyOf")
+        && let [Value::Object(given), null] = choice.as_slice()
+        && null["type"] == "null"
+    {
+        let given = given.clone();
+        schema.remove("anyOf");
+        schema.extend(given);
+    }
+    if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
+        schema.remove("additionalProperties");
     }
 }
 
@@ -219,6 +240,27 @@ mod tests {
             let gvk = &all[&*kind.definition]["x-kubernetes-group-version-kind"][0];
             assert_eq!(gvk, &json!({"group": kind.group, "version": kind.version, "kind": kind.kind}));
             assert_eq!(all.contains_key(&list_definition(kind)), kind.stored);
+        }
+    }
+
+    #[test]
+    fn derived_schemas_speak_openapi() {
+        fn check(schema: &Value) {
+            match schema {
+                Value::Array(list) => list.iter().for_each(check),
+                Value::Object(map) => {
+                    assert!(map.get("type").is_none_or(|t| !t.is_array()), "{schema}");
+                    assert!(!map.contains_key("anyOf") && !map.contains_key("const"), "{schema}");
+                    map.values().for_each(check);
+                }
+                _ => {}
+            }
+        }
+        for version in [Version::V2, Version::V3] {
+            let all = definitions(&builtin(), version);
+            let own: Vec<_> = all.iter().filter(|(name, _)| name.starts_with("io.rastos.")).collect();
+            assert!(own.len() > 8, "{own:?}");
+            own.iter().for_each(|(_, schema)| check(schema));
         }
     }
 

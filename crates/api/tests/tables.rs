@@ -128,6 +128,13 @@ fn other_kinds() {
             json!({"metadata": meta, "spec": {"holderIdentity": "h"}}),
             "a | h | 9m30s",
         ),
+        (
+            "rastos.io/v1alpha1",
+            "Cluster",
+            json!({"metadata": {"name": "a", "creationTimestamp": MADE, "generation": 2}, "status": {"observedGeneration": 1,
+                "address": "192.0.2.1", "version": "1", "machines": [{"name": "a-0", "server": "s"}], "project": "p"}}),
+            "a | 192.0.2.1 | awaits up | 1 | 9m30s | a-0 | <none> | p",
+        ),
         ("rbac.authorization.k8s.io/v1", "ClusterRole", json!({"metadata": meta}), "a | 2026-01-01T00:50:30Z"),
         (
             "rbac.authorization.k8s.io/v1",

@@ -91,7 +91,7 @@ pub fn state(cluster: &Cluster, mark: &Mark, networks: &Networks) -> Wanted {
             "volume": {"value": {"get_resource": "state"}},
             "address_id": {"value": {"get_resource": "address"}},
             "address": {"value": {"get_attr": ["address", "floating_ip_address"]}},
-            "cluster": {"value": json!(cluster).to_string()},
+            "cluster": {"value": json!(cluster.wish()).to_string()},
         },
     });
     let parameters = Map::from_iter([("external_network".to_owned(), networks.external.clone().into())]);

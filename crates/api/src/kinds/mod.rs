@@ -2,6 +2,7 @@
 
 use crate::registry::{Kind, Registry};
 
+pub mod cluster;
 pub mod configmap;
 pub mod deployment;
 pub mod event;
@@ -40,6 +41,7 @@ pub const ALL: &[fn() -> Kind] = &[
     review::local_subject_access,
     review::self_subject,
     review::token,
+    cluster::kind,
 ];
 
 /// A registry of all kinds that are built in.

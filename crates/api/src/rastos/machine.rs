@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -195,8 +196,9 @@ pub struct Images {
 }
 
 /// One registry's stand-in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "io.rastos.v1alpha1.Mirror")]
 pub struct Mirror {
     /// The registry's host as images name it, for instance `docker.io`.
     pub registry: String,

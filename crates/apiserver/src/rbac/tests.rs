@@ -133,6 +133,9 @@ fn default_roles_have_their_limits() {
         ("create /namespaces /", false, false, false),
         ("update /namespaces a/a", false, false, false),
         ("list /nodes /", false, false, false),
+        ("get rastos.io/clusters /demo", false, false, false),
+        ("create rastos.io/clusters /", false, false, false),
+        ("update rastos.io/clusters/status /demo", false, false, false),
         ("list /pods b/", false, false, false),
         ("get /apis", true, true, true),
         ("create authorization.k8s.io/selfsubjectaccessreviews /", true, true, true),
@@ -140,6 +143,7 @@ fn default_roles_have_their_limits() {
         assert_eq!((may("view", what), may("edit", what), may("admin", what)), (view, edit, admin), "{what}");
     }
     assert!(rbac.decide(&identity("x", &[MASTERS]), &at("delete /nodes /n")).allowed);
+    assert!(rbac.decide(&identity("x", &[MASTERS]), &at("update rastos.io/clusters /demo")).allowed);
     assert!(!may("system:serviceaccount:a:default", "get /pods a/x"), "a pod's default token may do nothing");
     assert!(rbac.decide(&identity(SCHEDULER, &[]), &at("create /pods/binding a/x")).allowed);
     assert!(!rbac.decide(&identity(SCHEDULER, &[]), &at("get /secrets a/x")).allowed);

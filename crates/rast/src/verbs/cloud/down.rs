@@ -22,6 +22,7 @@ use crate::{
 #[derive(Args)]
 pub struct Down {
     /// The cluster's name
+    #[arg(value_parser = super::name)]
     name: String,
     /// Keep the state volume and the floating IP; a later up takes them again
     #[arg(long)]

@@ -11,7 +11,7 @@ use crate::output;
 #[derive(Args)]
 pub struct Inventory {
     /// Only what belongs to this cluster
-    #[arg(long, value_name = "NAME", conflicts_with = "no_cluster")]
+    #[arg(long, value_name = "NAME", value_parser = super::name, conflicts_with = "no_cluster")]
     cluster: Option<String>,
     /// Only what belongs to no cluster
     #[arg(long)]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use api::rastos::cluster::name_rule;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use cloud::{
     Mark,
@@ -24,6 +25,11 @@ pub struct Keep {
 impl Keep {
     /// The place of this cluster.
     pub fn of(mark: &Mark) -> Result<Self> {
+        // The mark comes from tags in the project, and becomes part of paths.
+        if name_rule(&mark.name).is_some() || uuid::Uuid::try_parse(&mark.uid).is_err() {
+            let message = format!("the stacks' tags name no cluster of rastOS ({:?}, uid {:?})", mark.name, mark.uid);
+            return Err(Failure::new(Exit::Invalid, message).into());
+        }
         Ok(Self { dir: dir(&mark.name)?, mark: mark.clone() })
     }
 

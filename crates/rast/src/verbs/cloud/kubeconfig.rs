@@ -17,6 +17,7 @@ use crate::{
 #[derive(Args)]
 pub struct Kubeconfig {
     /// The cluster's name
+    #[arg(value_parser = super::name)]
     name: String,
     /// SHA-256 of the cluster's certificate authority, when neither console nor password slot tell it
     #[arg(long, value_name = "HEX")]
@@ -40,7 +41,7 @@ impl Kubeconfig {
 /// A cluster that is there, by its name.
 pub fn ready(seen: &seen::Seen, name: &str) -> Result<Ready> {
     let absent = || Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project"));
-    let mark = seen.mark().ok_or_else(absent)?;
+    let mark = seen.mark().filter(|mark| mark.name == name).ok_or_else(absent)?;
     let server = seen.machines.as_ref().and_then(|m| m.object("server_0"));
     let address = seen.state.as_ref().and_then(|m| m.stack.output("address"));
     match (server, address) {

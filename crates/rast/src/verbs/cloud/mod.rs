@@ -5,6 +5,7 @@ mod file;
 mod inventory;
 mod keep;
 mod kubeconfig;
+mod own;
 mod plan;
 mod status;
 mod template;
@@ -12,6 +13,7 @@ mod trust;
 mod up;
 
 use anyhow::Result;
+use api::rastos::cluster::name_rule;
 use clap::{Args, Subcommand};
 use cloud::{Config, Environment, Session};
 
@@ -39,6 +41,14 @@ enum Verb {
     Kubeconfig(kubeconfig::Kubeconfig),
     Inventory(inventory::Inventory),
     Template(template::Template),
+}
+
+/// A cluster's name on the command line: it becomes part of paths, of addresses and of the names of stacks.
+fn name(text: &str) -> Result<String, String> {
+    match name_rule(text) {
+        None => Ok(text.to_owned()),
+        Some(why) => Err(why),
+    }
 }
 
 /// Which cloud.

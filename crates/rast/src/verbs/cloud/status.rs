@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Args)]
 pub struct Status {
     /// The cluster's name
+    #[arg(value_parser = super::name)]
     name: String,
 }
 

@@ -14,7 +14,7 @@ use cloud::{
     up::{self, Progress, Report, UpError},
 };
 
-use super::{Which, file, keep::Keep, plan::tell_problems, trust};
+use super::{Which, file, keep::Keep, own, plan::tell_problems, trust};
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
@@ -32,7 +32,7 @@ const POLL: Duration = Duration::from_secs(2);
 #[derive(Args)]
 pub struct Up {
     /// The cluster's name, when it is there already and no file is at hand
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = super::name)]
     name: Option<String>,
     /// The file of the Cluster, and files of what is to run there
     #[arg(short, long, value_name = "FILE")]
@@ -54,7 +54,7 @@ impl Up {
         let begun = Instant::now();
         let files = file::read(&self.file)?;
         let session = which.session().await?;
-        let cluster = match (&files.cluster, &self.name) {
+        let mut cluster = match (&files.cluster, &self.name) {
             (Some(cluster), None) => cluster.clone(),
             (Some(cluster), Some(name)) if cluster.name() == name => cluster.clone(),
             (Some(cluster), Some(name)) => {
@@ -75,18 +75,37 @@ impl Up {
         };
         let report = reporter();
         let enrol = |mark: &Mark| Ok(Keep::of(mark)?.key()?.hash());
-        let ready = up::run(&session, &cluster, local.as_ref(), &enrol, &report).await.map_err(explained)?;
-        report(Progress::Doing(format!("the cloud's part is done after {:.1} s", begun.elapsed().as_secs_f64())));
-        if self.no_wait {
-            return output::line(format!("{}: {}", cluster.name(), ready.address));
-        }
         let limit = Duration::from_secs(self.timeout);
-        report(Progress::Doing("waiting for the machine's first word".into()));
-        let given = self.ca_fingerprint.as_deref();
-        let kubeconfig = trust::kubeconfig(context, &session, &ready, given, limit).await?;
-        let at = Cluster::connect(&trust::at(context, &kubeconfig)).await?;
-        answering(&at, Instant::now() + limit).await?;
-        wait::node_ready(at.client().clone(), &cloud::template::machine_name(cluster.name(), 0), limit).await?;
+        let (ready, kubeconfig, at) = loop {
+            let ready = up::run(&session, &cluster, local.as_ref(), &enrol, &report).await.map_err(explained)?;
+            report(Progress::Doing(format!("the cloud's part is done after {:.1} s", begun.elapsed().as_secs_f64())));
+            if self.no_wait {
+                return output::line(format!("{}: {}", cluster.name(), ready.address));
+            }
+            report(Progress::Doing("waiting for the machine's first word".into()));
+            let given = self.ca_fingerprint.as_deref();
+            let kubeconfig = trust::kubeconfig(context, &session, &ready, given, limit).await?;
+            let at = Cluster::connect(&trust::at(context, &kubeconfig)).await?;
+            answering(&at, Instant::now() + limit).await?;
+            wait::node_ready(at.client().clone(), &cloud::template::machine_name(cluster.name(), 0), limit).await?;
+            if !own::is_served(&at).await? {
+                report(Progress::Doing(
+                    "this machine is older than Clusters in the API: nothing is written there".into(),
+                ));
+                break (ready, kubeconfig, at);
+            }
+            let kept = own::kept(&at, cluster.name()).await?;
+            match own::changed(&cluster, kept.as_ref()).filter(|_| files.cluster.is_none()) {
+                Some(wish) => {
+                    report(Progress::Doing(format!("cluster/{} was changed in its API: making that", cluster.name())));
+                    cluster = wish;
+                }
+                None => {
+                    own::write(&at, &cluster, kept.as_ref(), own::status(&session, &ready).await?).await?;
+                    break (ready, kubeconfig, at);
+                }
+            }
+        };
         deploy(&at, &files.app, limit).await?;
         output::line(format!(
             "{} is up at {} after {:.1} s ({} API calls)\nexport KUBECONFIG={}",

@@ -1,0 +1,123 @@
+//! The Cluster in its own API: the truth of what is wanted, beside Heat's copy of what was made last.
+//!
+//! Who changes its spec there has the next `rast cloud up NAME` make it; a file that is given to `up` overrides both.
+
+use anyhow::Result;
+use api::rastos::{
+    self,
+    cluster::{MachineStatus, Status},
+};
+use cloud::{Mark, Session, heat, template, up::Ready};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, Query},
+    exit::{Exit, Failure},
+    target::Address,
+    verbs::apply::current,
+};
+
+/// The cluster as its API keeps it; `None` before the first `up` has written it.
+pub async fn kept(at: &Cluster, name: &str) -> Result<Option<rastos::Cluster>> {
+    let Some(object) = current(at, &address(at, name)?).await? else { return Ok(None) };
+    let read = rastos::Cluster::read(&object).map_err(|faults| {
+        let faults: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
+        Failure::new(Exit::Invalid, format!("cluster/{name} as its API keeps it: {}", faults.join("; ")))
+    });
+    Ok(Some(read?))
+}
+
+/// What is wanted by now, when it is not what was just made.
+pub fn changed(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> Option<rastos::Cluster> {
+    kept.filter(|kept| kept.awaits_up()).map(rastos::Cluster::wish).filter(|wish| *wish != made.wish())
+}
+
+/// Writes what was made into the API, and what came of it.
+pub async fn write(at: &Cluster, made: &rastos::Cluster, kept: Option<&rastos::Cluster>, status: Status) -> Result<()> {
+    let path = address(at, made.name())?.path();
+    let written = match kept {
+        None => at.create(&Cluster::path(&*at.kind("clusters")?, None, None), &json!(described(made, None))).await?,
+        Some(kept) => at.replace(&path, &json!(described(made, Some(kept)))).await?,
+    };
+    let generation = written["metadata"]["generation"].as_i64();
+    let status = Status { observed_generation: generation, ..status };
+    at.merge(&format!("{path}/status"), &json!({"status": status})).await.map(drop)
+}
+
+/// What there is of it, to be written down.
+pub async fn status(session: &Session, ready: &Ready) -> Result<Status> {
+    let name = &ready.mark.name;
+    let state = heat::find(session, &Mark::state_stack(name)).await?;
+    let machine = MachineStatus { name: template::machine_name(name, 0), server: ready.server.clone() };
+    Ok(Status {
+        observed_generation: None,
+        uid: Some(ready.mark.uid.clone()),
+        project: Some(session.project().to_owned()),
+        address: Some(ready.address.clone()),
+        stacks: vec![Mark::state_stack(name), Mark::stack(name)],
+        volume: state.and_then(|stack| stack.output("volume").map(str::to_owned)),
+        machines: vec![machine],
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+    })
+}
+
+/// The object: the spec that was made, and all metadata that anybody gave it.
+fn described(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> rastos::Cluster {
+    let mut object = made.wish();
+    object.metadata = kept.map(|kept| kept.metadata.clone()).unwrap_or(object.metadata);
+    let (given, all) = (&made.metadata, &mut object.metadata);
+    for (given, all) in [(&given.labels, &mut all.labels), (&given.annotations, &mut all.annotations)] {
+        if let Some(given) = given {
+            all.get_or_insert_default().extend(given.clone());
+        }
+    }
+    object
+}
+
+fn address(at: &Cluster, name: &str) -> Result<Address> {
+    Ok(Address { kind: at.kind("clusters")?, namespace: String::new(), name: name.to_owned() })
+}
+
+/// Whether a machine's API is too old to keep Clusters.
+pub async fn is_served(at: &Cluster) -> Result<bool> {
+    let groups: Value = at.get("/apis", Query::default()).await?;
+    Ok(groups["groups"].as_array().into_iter().flatten().any(|group| group["name"] == "rastos.io"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(flavor: &str, generation: i64, made: Option<i64>) -> rastos::Cluster {
+        let mut cluster = rastos::Cluster::named("demo");
+        cluster.spec.flavor = Some(flavor.to_owned());
+        cluster.metadata.generation = Some(generation);
+        cluster.status = Some(Status { observed_generation: made, ..Status::default() });
+        cluster
+    }
+
+    #[test]
+    fn only_a_spec_that_was_changed_since_is_a_new_wish() {
+        let made = kept("small", 1, Some(1)).wish();
+        // Never written; as made; written by an up that was killed before it told so; older than Heat's copy.
+        assert_eq!(changed(&made, None), None);
+        assert_eq!(changed(&made, Some(&kept("small", 1, Some(1)))), None);
+        assert_eq!(changed(&made, Some(&kept("small", 2, Some(1)))), None);
+        assert_eq!(changed(&made, Some(&kept("large", 2, Some(2)))), None);
+        let wish = changed(&made, Some(&kept("large", 3, Some(2)))).unwrap();
+        assert_eq!((wish.spec.flavor.as_deref(), wish.status), (Some("large"), None));
+    }
+
+    #[test]
+    fn metadata_that_others_gave_stays_and_the_file_s_is_added() {
+        let mut there = kept("small", 1, Some(1));
+        there.metadata.resource_version = Some("7".into());
+        there.metadata.labels = Some([("a".into(), "1".into()), ("b".into(), "1".into())].into());
+        let mut made = kept("large", 0, None).wish();
+        made.metadata.labels = Some([("b".into(), "2".into())].into());
+        let object = described(&made, Some(&there));
+        assert_eq!(object.metadata.labels.unwrap(), [("a".into(), "1".into()), ("b".into(), "2".into())].into());
+        assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!((object.spec.flavor.as_deref(), object.status), (Some("large"), None));
+    }
+}
