@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rast: {}", exit::words(&error));
+            output::note(format!("rast: {}", exit::words(&error)));
             Exit::of(&error).into()
         }
     }

@@ -39,7 +39,7 @@ impl Apply {
                 Err(error) => {
                     let error = object.point(error);
                     if let Some(first) = failed.replace(error) {
-                        eprintln!("rast: {}", crate::exit::words(&first));
+                        output::note(format!("rast: {}", crate::exit::words(&first)));
                     }
                 }
             }

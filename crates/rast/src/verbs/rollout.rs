@@ -105,7 +105,7 @@ pub async fn rolled_out(cluster: &Cluster, at: &Address, limit: Duration) -> Res
             Progress::Failed(why) => Err(Failure::new(Exit::Failed, why).into()),
             Progress::Waiting(why) => {
                 if why != said {
-                    eprintln!("waiting: {why}");
+                    output::note(format!("waiting: {why}"));
                     said = why;
                 }
                 Ok(false)

@@ -153,8 +153,8 @@ pub fn reporter() -> Report {
     Arc::new(move |progress| {
         let at = begun.elapsed().as_secs_f64();
         match progress {
-            Progress::Doing(what) => eprintln!("{at:7.1}s {what}"),
-            Progress::Resource { stack, name, status } => eprintln!("{at:7.1}s   {stack} {name}: {status}"),
+            Progress::Doing(what) => output::note(format!("{at:7.1}s {what}")),
+            Progress::Resource { stack, name, status } => output::note(format!("{at:7.1}s   {stack} {name}: {status}")),
             Progress::Sent { sent, total } => {
                 let percent = (sent * 100).checked_div(total).unwrap_or(100);
                 let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
