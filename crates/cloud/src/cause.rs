@@ -46,9 +46,13 @@ pub fn explain(resource: &Resource, server: Option<&Server>, console: &str) -> C
     let fault = server.map(|s| s.fault.as_str()).filter(|f| !f.is_empty());
     let why = fault.map_or_else(|| plain(&resource.reason, &resource.name), str::to_owned);
     let advice = ADVICE.iter().find(|(mark, _)| why.contains(mark)).map(|(_, advice)| *advice);
+    Cause { resource: resource.name.clone(), why, advice, console: last_lines(console, LINES) }
+}
+
+/// The last lines of a console that say something.
+pub fn last_lines(console: &str, most: usize) -> Vec<String> {
     let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    let console = lines[lines.len().saturating_sub(LINES)..].iter().map(|l| (*l).to_owned()).collect();
-    Cause { resource: resource.name.clone(), why, advice, console }
+    lines[lines.len().saturating_sub(most)..].iter().map(|l| (*l).to_owned()).collect()
 }
 
 const ADVICE: [(&str, &str); 6] = [

@@ -3,6 +3,7 @@
 //! A cluster is two Heat stacks. What is to be done about them is decided by pure functions ([`plan`], [`up::next`],
 //! [`down::next`]) from the project as it was [`seen`]; the effects are a loop around them.
 
+pub mod account;
 mod cause;
 mod config;
 pub mod down;
@@ -26,7 +27,8 @@ pub mod template;
 mod token;
 pub mod up;
 
-pub use cause::Cause;
+pub use account::Account;
+pub use cause::{Cause, last_lines};
 pub use config::{Auth, Config, ConfigError, Domain, Environment, Interface, Project, Tls, User};
 pub use error::{Error, Refusal, optional};
 pub use inventory::Inventory;

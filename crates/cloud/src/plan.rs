@@ -114,6 +114,7 @@ pub fn plan(cluster: &Cluster, local: Option<&LocalImage>, seen: &Seen) -> Plan 
     judge::ranges(cluster, seen, &mut plan);
     judge::places(cluster, seen, &mut plan);
     judge::changes(cluster, seen, &mut plan);
+    judge::image(seen, &mut plan);
     plan.items = items(cluster, seen, &plan.choices);
     judge::quotas(seen, &mut plan);
     plan

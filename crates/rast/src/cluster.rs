@@ -49,14 +49,7 @@ pub struct Cluster {
 impl Cluster {
     /// Connects with `--kubeconfig`, else the instance's own kubeconfig, else `KUBECONFIG`.
     pub async fn connect(context: &Context) -> Result<Self> {
-        let own = context.host.kubeconfig();
-        let config = match &context.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path)?,
-            None if own.exists() => Kubeconfig::read_from(own)?,
-            None => Kubeconfig::from_env()?.ok_or_else(|| {
-                Failure::new(Exit::Failed, format!("no {}: is `rast up` running on this host?", own.display()))
-            })?,
-        };
+        let config = kubeconfig(context)?;
         let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
         let namespace = context.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self { client: kube::Client::try_from(config)?, registry: api::builtin(), namespace })
@@ -175,6 +168,18 @@ impl Cluster {
         };
         self.client.request(request.body(body)?).await.map_err(|e| plain(e, &doing))
     }
+}
+
+/// `--kubeconfig`, else the instance's own, else what `KUBECONFIG` names.
+pub fn kubeconfig(context: &Context) -> Result<Kubeconfig> {
+    let own = context.host.kubeconfig();
+    Ok(match &context.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path)?,
+        None if own.exists() => Kubeconfig::read_from(own)?,
+        None => Kubeconfig::from_env()?.ok_or_else(|| {
+            Failure::new(Exit::Failed, format!("no {}: is `rast up` running on this host?", own.display()))
+        })?,
+    })
 }
 
 /// A path with its query, escaped.

@@ -1,7 +1,8 @@
 //! Why an object is not as it should be: one causal chain in plain words, from what was asked to what stops it.
 //!
-//! [`pod::explain`] and [`workload::explain`] are pure; the verb gathers what they look at.
+//! [`pod::explain`], [`workload::explain`] and [`cloud::explain`] are pure; the verb gathers what they look at.
 
+pub mod cloud;
 pub mod container;
 pub mod pod;
 pub mod workload;
@@ -30,6 +31,20 @@ pub enum Cause {
     PortTaken,
     /// The node does not answer.
     NodeDown,
+    /// The API does not answer.
+    Silent,
+    /// No compute host of the cloud has room.
+    NoHost,
+    /// The project's quota is used up.
+    Quota,
+    /// The cloud could not make a part.
+    Refused,
+    /// A part was deleted behind rastOS's back.
+    Lost,
+    /// The server is stopped, or in a state that Nova calls an error.
+    ServerDown,
+    /// A part is there and not joined to the others.
+    Apart,
     /// The image's name is not one.
     ImageName,
     /// The registry does not have the image.
@@ -103,6 +118,12 @@ impl Chain {
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
         self
+    }
+
+    /// Goes on: what it ends with is so because of another.
+    pub fn because(mut self, further: Self) -> Self {
+        self.links.extend(further.links);
+        Self { links: self.links, ..further }
     }
 
     /// As the reason of `link`.

@@ -3,7 +3,7 @@
 use api::rastos::{Cluster, cluster::overlap};
 use ipnet::IpNet;
 
-use super::{Plan, journaled};
+use super::{ImageChoice, Plan, journaled};
 use crate::{
     Service, repair,
     seen::{Made, Seen},
@@ -129,6 +129,23 @@ pub(super) fn changes(cluster: &Cluster, seen: &Seen, plan: &mut Plan) {
     if seen.machines.is_some() && old.registries != new.registries {
         plan.note("spec.registries counts when a machine is made", "a machine that lives keeps what it was told");
     }
+}
+
+/// An image counts when a machine is made: one that lives keeps what it was made of, and is updated in place.
+pub(super) fn image(seen: &Seen, plan: &mut Plan) {
+    let server = seen.machines.as_ref().and_then(|made| made.object("server_0"));
+    let living = server.and_then(|id| seen.servers.iter().find(|s| s.id == id && s.lives()));
+    let Some(server) = living.filter(|s| !s.image.is_empty()) else { return };
+    let name = match &plan.choices.image {
+        ImageChoice::Upload(local) => local.name(),
+        ImageChoice::Present { id, name } if *id != server.image => name.clone(),
+        _ => return,
+    };
+    let advice = format!(
+        "it stays as it is; to replace it by one of this image, its state kept: openstack server delete {}, and up again",
+        server.name
+    );
+    plan.note(format!("image {name} is what a machine boots first, and {} was made of another", server.name), advice);
 }
 
 pub(super) fn quotas(seen: &Seen, plan: &mut Plan) {

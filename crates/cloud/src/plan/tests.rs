@@ -267,3 +267,19 @@ fn other_people_s_stacks_and_lost_data_stop_it() {
     seen.machines = Some(Made { stack, resources: Vec::new() });
     assert_eq!(problems(&cluster, &seen), ["stack rastos-demo is there and not rastOS's"]);
 }
+
+#[test]
+fn another_image_is_told_and_replaces_nothing() {
+    let cluster = Cluster::named("demo");
+    let mut seen = with_cluster(&cluster);
+    seen.images.push(image("i2", "newer"));
+    let mut other = cluster.clone();
+    other.spec.image.name = Some("newer".into());
+    let local = LocalImage { sha512: "bb".repeat(64), ..LocalImage::default() };
+    for plan in [plan(&other, None, &seen), plan(&cluster, Some(&local), &seen)] {
+        assert!(plan.holds() && !plan.items.iter().any(|i| i.act == Act::Replace), "{:?}", plan.items);
+        let told: Vec<&str> = plan.problems.iter().map(|p| p.what.as_str()).collect();
+        assert!(told.iter().any(|t| t.contains("demo-0 was made of another")), "{told:?}");
+    }
+    assert_eq!(plan(&cluster, None, &seen).problems, []);
+}

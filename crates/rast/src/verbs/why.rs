@@ -1,6 +1,10 @@
-//! `rast why`: what stops an object, in plain words.
+//! `rast why`: what stops an object, in plain words. Where the answer lies in the cloud that holds the cluster, it is
+//! followed there.
+
+use std::time::Duration;
 
 use anyhow::Result;
+use api::rastos::cluster::name_rule;
 use clap::Args;
 use http::Request;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -8,41 +12,129 @@ use serde_json::Value;
 
 use crate::{
     cli::Context,
-    cluster::{Cluster, Query, uri},
+    cluster::{self, Cluster, Query, Refused, uri},
+    exit::{self, Exit, Failure},
     output,
     target::Address,
-    verbs::{apply::current, describe::events},
-    why::{Cause, Chain, pod, workload},
+    verbs::{
+        apply::current,
+        cloud::{Which, keep, own, trust},
+        describe::events,
+    },
+    why::{Cause, Chain, cloud, pod, workload},
 };
+
+/// How long the API may take to answer before it is called silent.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many last lines a crash is shown with.
 const LINES: &str = "5";
 
-/// Explain what stops an object: `rast why pod/web`, `rast why deployment/web`
+/// Explain what stops an object: `rast why pod/web`, `rast why deployment/web`, `rast why cluster/demo`
 #[derive(Args)]
 pub struct Why {
     /// POD or KIND/NAME
     target: String,
+    #[command(flatten)]
+    which: Which,
 }
 
 impl Why {
     /// Runs the verb.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let cluster = Cluster::connect(context).await?;
         let word = if self.target.contains('/') { self.target.clone() } else { format!("pod/{}", self.target) };
+        if let Some(name) = cluster_named(&word) {
+            return output::line(self.of_cluster(context, name).await?.to_string().trim_end());
+        }
+        let cluster = Cluster::connect(context).await?;
         let at = Address::parse(&cluster, &word)?;
-        let Some(object) = current(&cluster, &at).await? else {
-            let chain = Chain::new(Cause::Absent, format!("{at} does not exist in namespace {}", at.namespace))
-                .advise("`rast apply` it; `rast get -A` shows other namespaces");
-            return output::line(chain.to_string().trim_end());
-        };
-        let chain = match &*at.kind.kind {
-            "Pod" => pod::explain(&evidence(&cluster, &at, serde_json::from_value(object)?).await?),
-            "Deployment" | "ReplicaSet" => workload::explain(pods(&cluster, &at, object).await?),
-            _ => other(&at, &object),
+        // A machine that is gone answers nothing, not even that it is gone.
+        let found = tokio::time::timeout(PATIENCE, explain(&cluster, &at)).await;
+        let chain = match (found, own_cloud(context)) {
+            (Ok(Ok(chain)), Some(name)) if chain.cause == Cause::NodeDown => self.go_on(context, chain, &name).await,
+            (Ok(Err(error)), Some(name)) if error.downcast_ref::<Refused>().is_none() => {
+                self.go_on(context, unanswered(&at, &exit::words(&error)), &name).await
+            }
+            (Err(_), Some(name)) => {
+                self.go_on(context, unanswered(&at, &format!("no answer in {PATIENCE:?}")), &name).await
+            }
+            (Err(_), None) => explain(&cluster, &at).await?,
+            (Ok(found), _) => found?,
         };
         output::line(chain.to_string().trim_end())
     }
+
+    /// Follows a chain that ends with a machine into the cloud, if the cloud can be asked and has something to say.
+    async fn go_on(&self, context: &Context, chain: Chain, name: &str) -> Chain {
+        match self.of_cluster(context, name).await {
+            Ok(further) if further.cause != Cause::Fine => chain.because(further),
+            Ok(_) => chain,
+            Err(error) => chain.quoting([format!("its cloud was not asked: {}", exit::words(&error))]),
+        }
+    }
+
+    /// The chain of a cluster: what its cloud says, and whether its API answers.
+    async fn of_cluster(&self, context: &Context, name: &str) -> Result<Chain> {
+        if let Some(why) = name_rule(name) {
+            return Err(Failure::new(Exit::Usage, format!("cluster {name:?}: {why}")).into());
+        }
+        let session = self.which.session().await?;
+        let (account, api) = futures::join!(::cloud::account::read(&session, name), api(context, name));
+        Ok(cloud::explain(&cloud::Evidence { name: name.to_owned(), account: account?, api: api? }))
+    }
+}
+
+/// Whether a cluster's API answers.
+async fn api(context: &Context, name: &str) -> Result<cloud::Api> {
+    let path = match &context.kubeconfig {
+        Some(path) => path.clone(),
+        None => keep::kubeconfig_path(name)?,
+    };
+    if !path.exists() {
+        return Ok(cloud::Api::Unasked);
+    }
+    let asked = tokio::time::timeout(PATIENCE, async {
+        let at = Cluster::connect(&trust::at(context, &path)).await?;
+        own::kept(&at, name).await
+    });
+    Ok(match asked.await {
+        Ok(Ok(kept)) => cloud::Api::Answers { awaits_up: kept.is_some_and(|kept| kept.awaits_up()) },
+        Ok(Err(error)) => cloud::Api::Silent(exit::words(&error)),
+        Err(_) => cloud::Api::Silent(format!("no answer in {PATIENCE:?}")),
+    })
+}
+
+/// The name in `cluster/NAME`.
+fn cluster_named(word: &str) -> Option<&str> {
+    let (kind, name) = word.split_once('/')?;
+    api::builtin().named(kind).is_some_and(|kind| kind.kind == "Cluster").then_some(name)
+}
+
+/// The cluster that this kubeconfig leads to, if `rast cloud` made it.
+fn own_cloud(context: &Context) -> Option<String> {
+    let config = cluster::kubeconfig(context).ok()?;
+    let current = config.contexts.iter().find(|c| Some(&c.name) == config.current_context.as_ref())?;
+    let name = &current.context.as_ref()?.cluster;
+    let server = config.clusters.iter().find(|c| &c.name == name)?.cluster.as_ref()?;
+    (server.tls_server_name.as_ref()? == &::cloud::enrol::api_name(name)).then(|| name.clone())
+}
+
+fn unanswered(at: &Address, why: &str) -> Chain {
+    Chain::new(Cause::Silent, format!("the API does not answer: {why}")).because_of(format!("{at} cannot be looked at"))
+}
+
+/// The chain of an object, by what its API says.
+async fn explain(cluster: &Cluster, at: &Address) -> Result<Chain> {
+    let Some(object) = current(cluster, at).await? else {
+        let chain = Chain::new(Cause::Absent, format!("{at} does not exist in namespace {}", at.namespace))
+            .advise("`rast apply` it; `rast get -A` shows other namespaces");
+        return Ok(chain);
+    };
+    Ok(match &*at.kind.kind {
+        "Pod" => pod::explain(&evidence(cluster, at, serde_json::from_value(object)?).await?),
+        "Deployment" | "ReplicaSet" => workload::explain(pods(cluster, at, object).await?),
+        _ => other(at, &object),
+    })
 }
 
 /// A kind that nothing has to be done for: it is there, or on its way out.

@@ -75,7 +75,7 @@ fn unscheduled(message: &str) -> pod::Evidence {
 }
 
 #[track_caller]
-fn says(chain: &Chain, cause: Cause, expected: &str) {
+pub(super) fn says(chain: &Chain, cause: Cause, expected: &str) {
     assert_eq!(chain.cause, cause, "{chain}");
     let expected: Vec<&str> = expected.lines().map(|l| l.strip_prefix("        ").unwrap_or(l)).collect();
     assert_eq!(chain.to_string().trim_end(), expected.join("\n").trim());

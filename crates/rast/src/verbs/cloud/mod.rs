@@ -3,13 +3,13 @@
 mod down;
 mod file;
 mod inventory;
-mod keep;
+pub mod keep;
 mod kubeconfig;
-mod own;
+pub mod own;
 mod plan;
 mod status;
 mod template;
-mod trust;
+pub mod trust;
 mod up;
 
 use anyhow::Result;
@@ -22,12 +22,8 @@ use crate::cli::Context;
 /// Make, see and remove a cluster in an OpenStack project
 #[derive(Args)]
 pub struct Cloud {
-    /// The cloud, as clouds.yaml names it
-    #[arg(long, global = true, value_name = "NAME")]
-    os_cloud: Option<String>,
-    /// The region
-    #[arg(long, global = true, value_name = "NAME")]
-    os_region: Option<String>,
+    #[command(flatten)]
+    which: Which,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -52,16 +48,22 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// Which cloud.
+#[derive(Args)]
 pub struct Which {
-    name: Option<String>,
-    region: Option<String>,
+    /// The cloud, as clouds.yaml names it
+    #[arg(long, global = true, value_name = "NAME")]
+    os_cloud: Option<String>,
+    /// The region
+    #[arg(long, global = true, value_name = "NAME")]
+    os_region: Option<String>,
 }
 
 impl Which {
     /// Opens a session.
-    async fn session(&self) -> Result<Session> {
-        let mut config = Config::find(self.name.as_deref(), &Environment::of_process()).map_err(cloud::Error::from)?;
-        config.region = self.region.clone().or(config.region);
+    pub async fn session(&self) -> Result<Session> {
+        let mut config =
+            Config::find(self.os_cloud.as_deref(), &Environment::of_process()).map_err(cloud::Error::from)?;
+        config.region = self.os_region.clone().or(config.region);
         Ok(Session::open(config).await?)
     }
 }
@@ -69,9 +71,9 @@ impl Which {
 impl Cloud {
     /// Runs the verb.
     pub async fn run(self, context: &Context) -> Result<()> {
-        let which = Which { name: self.os_cloud, region: self.os_region };
+        let which = self.which;
         match self.verb {
-            Verb::Plan(verb) => verb.run(&which).await,
+            Verb::Plan(verb) => verb.run(context, &which).await,
             Verb::Up(verb) => verb.run(context, &which).await,
             Verb::Status(verb) => verb.run(context, &which).await,
             Verb::Down(verb) => verb.run(&which).await,

@@ -2,6 +2,8 @@
 //!
 //! Who changes its spec there has the next `rast cloud up NAME` make it; a file that is given to `up` overrides both.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use api::rastos::{
     self,
@@ -10,12 +12,17 @@ use api::rastos::{
 use cloud::{Mark, Session, heat, template, up::Ready};
 use serde_json::{Value, json};
 
+use super::{keep, trust};
 use crate::{
+    cli::Context,
     cluster::{Cluster, Query},
     exit::{Exit, Failure},
     target::Address,
     verbs::apply::current,
 };
+
+/// How long an API may take to say what is wanted by now.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The cluster as its API keeps it; `None` before the first `up` has written it.
 pub async fn kept(at: &Cluster, name: &str) -> Result<Option<rastos::Cluster>> {
@@ -30,6 +37,19 @@ pub async fn kept(at: &Cluster, name: &str) -> Result<Option<rastos::Cluster>> {
 /// What is wanted by now, when it is not what was just made.
 pub fn changed(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> Option<rastos::Cluster> {
     kept.filter(|kept| kept.awaits_up()).map(rastos::Cluster::wish).filter(|wish| *wish != made.wish())
+}
+
+/// What is wanted of a cluster that was made, as far as its API says so in time.
+pub async fn wanted(context: &Context, made: &rastos::Cluster) -> rastos::Cluster {
+    let asked = async {
+        let path = match &context.kubeconfig {
+            Some(path) => path.clone(),
+            None => keep::kubeconfig_path(made.name())?,
+        };
+        kept(&Cluster::connect(&trust::at(context, &path)).await?, made.name()).await
+    };
+    let kept = tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok).flatten();
+    changed(made, kept.as_ref()).unwrap_or_else(|| made.clone())
 }
 
 /// Writes what was made into the API, and what came of it.

@@ -11,8 +11,9 @@ use cloud::{
 };
 use serde_json::json;
 
-use super::{Which, file};
+use super::{Which, file, own};
 use crate::{
+    cli::Context,
     exit::{Exit, Failure},
     output::{self, Output},
 };
@@ -20,8 +21,11 @@ use crate::{
 /// Show every object that up would make, what it counts against the quotas, and what would fail
 #[derive(Args)]
 pub struct Plan {
+    /// The cluster's name, when it is there already: what its API wants by now, else what was made last
+    #[arg(value_name = "NAME", value_parser = super::name, required_unless_present = "file", conflicts_with = "file")]
+    name: Option<String>,
     /// The file of the Cluster
-    #[arg(short, long, required = true, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     file: Vec<PathBuf>,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value_t)]
@@ -30,12 +34,23 @@ pub struct Plan {
 
 impl Plan {
     /// Runs the verb. Changes nothing; fails when up would.
-    pub async fn run(self, which: &Which) -> Result<()> {
-        let files = file::read(&self.file)?;
-        let (cluster, dir) = files.only_cluster()?;
-        let (local, session) = futures::join!(file::local_image(&cluster, &dir), which.session());
-        let (local, session) = (local?, session?);
-        let seen = seen::read(&session, cluster.name()).await?;
+    pub async fn run(self, context: &Context, which: &Which) -> Result<()> {
+        let (cluster, local, seen, session) = match &self.name {
+            None => {
+                let (cluster, dir) = file::read(&self.file)?.only_cluster()?;
+                let (local, session) = futures::join!(file::local_image(&cluster, &dir), which.session());
+                let (local, session) = (local?, session?);
+                let seen = seen::read(&session, cluster.name()).await?;
+                (cluster, local, seen, session)
+            }
+            Some(name) => {
+                let session = which.session().await?;
+                let seen = seen::read(&session, name).await?;
+                let absent = || Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project"));
+                let made = plan::journaled(&seen).ok_or_else(absent)?;
+                (own::wanted(context, &made).await, None, seen, session)
+            }
+        };
         let plan = plan::plan(&cluster, local.as_ref(), &seen);
         match self.output {
             Output::Table | Output::Wide => {
