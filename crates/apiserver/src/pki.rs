@@ -7,6 +7,7 @@ mod files;
 mod kubeconfig;
 mod request;
 mod tls;
+mod validity;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,11 +25,10 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 pub use files::write_private;
 pub use request::Request;
 pub use tls::Tls;
+pub use validity::Validity;
 
 const CA_LIFE: SignedDuration = SignedDuration::from_hours(24 * 3650);
 const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
-/// Certificates that end sooner than this are made anew.
-const RENEW: SignedDuration = SignedDuration::from_hours(24 * 30);
 /// For clocks that are a little behind ours.
 const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
@@ -75,14 +75,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// When the certificate ends; `None` when it cannot be read.
-    fn ends(&self) -> Option<Timestamp> {
-        read(&self.cert, |cert| Timestamp::from_second(cert.validity().not_after.timestamp()).ok())
-    }
-
     /// Whether it is still good for a while.
     fn fresh(&self, now: Timestamp) -> bool {
-        self.ends().is_some_and(|ends| ends > now + RENEW)
+        Validity::of(&self.cert).is_some_and(|validity| !validity.is_due(now))
     }
 
     /// Both in one text, as they lie on disk.
@@ -169,7 +164,7 @@ impl Pki {
         &self.token_key
     }
 
-    /// The server's certificate: the one on disk while it has these names and a month to live.
+    /// The server's certificate: the one on disk while it has these names and is not due.
     pub fn server(&self, names: &Names, now: Timestamp) -> Result<Credentials, Error> {
         let path = self.dir.join("server.pem");
         let names = names.all()?;

@@ -45,6 +45,14 @@ pub struct Admission {
     pub ca: String,
 }
 
+impl Admission {
+    /// The authority's fingerprint: whom it was got from, and who alone may renew it.
+    pub fn authority(&self) -> Option<String> {
+        let ca = CertificateDer::from_pem_slice(self.ca.as_bytes()).ok()?;
+        Some(hex::encode(Sha256::digest(&ca)))
+    }
+}
+
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {

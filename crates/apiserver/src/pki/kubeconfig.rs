@@ -40,7 +40,7 @@ impl Pki {
     }
 
     /// Writes the administrator's kubeconfig (mode 0600) unless the one that lies there is for this authority and
-    /// server and good for another month.
+    /// server and not due.
     pub fn admin_kubeconfig(&self, path: &Path, server: &str, now: Timestamp) -> Result<(), Error> {
         if let Some(text) = files::read(path)?
             && let Some(kept) = credentials(&text)
@@ -62,7 +62,7 @@ impl Pki {
 }
 
 /// The credentials in a kubeconfig that was written here.
-fn credentials(kubeconfig: &str) -> Option<Credentials> {
+pub(super) fn credentials(kubeconfig: &str) -> Option<Credentials> {
     let value = |name: &str| {
         let line = kubeconfig.lines().find_map(|l| l.trim_start().strip_prefix(name))?;
         String::from_utf8(BASE64_STANDARD.decode(line.trim()).ok()?).ok()

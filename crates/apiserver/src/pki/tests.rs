@@ -1,9 +1,10 @@
-use std::{os::unix::fs::PermissionsExt, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, ServerName},
+    pki_types::{PrivateKeyDer, ServerName, UnixTime},
+    time_provider::TimeProvider,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -33,8 +34,16 @@ fn client(ca: &Pki, with: Option<&Credentials>) -> ClientConfig {
 
 /// A handshake in memory, and a byte each way: the peer certificate that the server saw.
 async fn handshake(tls: &Tls, client: ClientConfig, name: &'static str) -> std::io::Result<Option<Vec<u8>>> {
+    shake(tls.config(), client, name).await
+}
+
+async fn shake(
+    server: Arc<ServerConfig>,
+    client: ClientConfig,
+    name: &'static str,
+) -> std::io::Result<Option<Vec<u8>>> {
     let (near, far) = tokio::io::duplex(1 << 16);
-    let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
+    let acceptor = tokio_rustls::TlsAcceptor::from(server);
     let server = async {
         let mut stream = acceptor.accept(far).await?;
         stream.write_all(b"!").await?;
@@ -94,7 +103,7 @@ fn what_lies_on_disk_is_kept() {
     assert_eq!(again.ca(), first.ca());
     assert_eq!(again.token_key().serialize_pem(), first.token_key().serialize_pem());
     assert_eq!(again.server(&names, now()).unwrap().cert, server.cert);
-    assert_ne!(again.server(&names, now() + LEAF_LIFE - RENEW).unwrap().cert, server.cert, "near its end");
+    assert_ne!(again.server(&names, now() + LEAF_LIFE * 2 / 3).unwrap().cert, server.cert, "near its end");
     let more = Names { dns: vec!["api.web.rastos.internal".into()], ips: vec![] };
     let renamed = again.server(&more, now()).unwrap();
     assert_ne!(renamed.cert, server.cert);
@@ -147,9 +156,83 @@ fn the_kubeconfig_is_written_when_it_must() {
     assert_eq!(written("https://127.0.0.1:6443", now()), first);
     assert_ne!(written("https://127.0.0.1:7443", now()), first);
     let first = written("https://127.0.0.1:6443", now());
-    assert_ne!(written("https://127.0.0.1:6443", now() + LEAF_LIFE - RENEW), first);
+    assert_ne!(written("https://127.0.0.1:6443", now() + LEAF_LIFE * 2 / 3), first);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let parsed: serde_json::Value = serde_saphyr::from_str(&first).unwrap();
     assert_eq!(parsed["clusters"][0]["cluster"]["server"], "https://127.0.0.1:6443");
     assert_eq!(parsed["contexts"][0]["context"]["user"], "admin");
+}
+
+/// A clock that stands.
+#[derive(Debug)]
+struct At(Timestamp);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.as_second().try_into().ok()?)))
+    }
+}
+
+/// As a machine does it that runs for years: server, administrator and a client that renews when it is due.
+#[tokio::test]
+async fn nothing_ends_in_the_life_of_the_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = now();
+    let pki = Pki::open(&dir.path().join("pki"), start).unwrap();
+    let tls = Tls::new(&pki, &Names::default(), start).unwrap();
+    let kubeconfig = dir.path().join("kubeconfig.yaml");
+    let mut enrolled = pki.client("enrolled:ab", None, start).unwrap();
+    let (mut servers, mut months) = (std::collections::BTreeSet::new(), 0);
+    let last = start + CA_LIFE - LEAF_LIFE;
+    while start + SignedDuration::from_hours(24 * 30 * months) < last {
+        let at = start + SignedDuration::from_hours(24 * 30 * months);
+        months += 1;
+        tls.renew(&pki, &Names::default(), at).unwrap();
+        pki.admin_kubeconfig(&kubeconfig, "https://127.0.0.1:6443", at).unwrap();
+        if Validity::of(&enrolled.cert).unwrap().is_due(at) {
+            enrolled = pki.client("enrolled:ab", None, at).unwrap();
+        }
+        let admin = kubeconfig::credentials(&std::fs::read_to_string(&kubeconfig).unwrap()).unwrap();
+        for who in [&admin, &enrolled] {
+            let mut client = client(&pki, Some(who));
+            client.time_provider = Arc::new(At(at));
+            let mut server = (*tls.config()).clone();
+            server.time_provider = Arc::new(At(at));
+            // The verifier of clients keeps no clock of its own: it is given the configuration's.
+            let seen = shake(Arc::new(server), client, "localhost").await;
+            assert!(seen.as_ref().is_ok_and(Option::is_some), "month {months}: {seen:?}");
+        }
+        servers.insert(pki.server(&Names::default(), at).unwrap().cert);
+    }
+    assert!((10..20).contains(&servers.len()), "{} certificates in nine years", servers.len());
+}
+
+#[tokio::test]
+async fn a_renewal_drops_no_connection() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(dir.path(), now()).unwrap();
+    let tls = Tls::new(&pki, &Names::default(), now()).unwrap();
+    let open = async {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client(&pki, None)));
+        let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
+        let name = ServerName::try_from("localhost").unwrap();
+        let (near, far) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+        (near.unwrap(), far.unwrap())
+    };
+    let (mut near, mut far) = open.await;
+    tls.renew(&pki, &Names::default(), now() + LEAF_LIFE * 2 / 3).unwrap();
+    near.write_all(b"?").await.unwrap();
+    near.flush().await.unwrap();
+    assert_eq!(far.read_u8().await.unwrap(), b'?');
+    far.write_all(b"!").await.unwrap();
+    far.flush().await.unwrap();
+    assert_eq!(near.read_u8().await.unwrap(), b'!');
+    // The new one holds only from its own day on: today's client sees that it is another.
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client(&pki, None)));
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
+    let (refused, _) =
+        tokio::join!(connector.connect(ServerName::try_from("localhost").unwrap(), near), acceptor.accept(far));
+    assert!(refused.unwrap_err().to_string().contains("not valid yet"));
 }

@@ -39,8 +39,8 @@ impl Tls {
         self.config.clone()
     }
 
-    /// Takes a new certificate for new connections once the old one nears its end or has other names; to be called
-    /// daily, and when the names may have changed.
+    /// Takes a new certificate for new connections once the old one is due or has other names; those that are open go
+    /// on as they are. To be called daily at least, and when the names may have changed.
     pub fn renew(&self, pki: &Pki, names: &Names, now: Timestamp) -> Result<(), Error> {
         let key = certified(&pki.server(names, now)?, self.config.crypto_provider())?;
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);

@@ -1,12 +1,12 @@
 //! The control plane: store, keys, API.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use apiserver::{
     Audit, Authenticator, Identity, Server,
     authn::StoredHolders,
-    pki::{Names, Pki, Tls},
+    pki::{self, Names, Pki, Tls},
     rbac::{MASTERS, NODES, Rbac},
 };
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use crate::{
 const AUDIT_SIZE: u64 = 64 << 20;
 const AUDIT_KEPT: u32 = 4;
 
-/// How often the server's certificate is looked at: whether it nears its end, or the machine's addresses have changed.
+/// How often certificates are looked at: whether they are due, or the machine's addresses have changed.
 const RENEWAL: Duration = Duration::from_secs(60);
 /// How long after its last word a node counts as unreachable.
 const NODE_GRACE: Duration = Duration::from_secs(40);
@@ -71,9 +71,11 @@ impl Control {
             let (server, tls) = (server.clone(), tls.config());
             async move { server.serve(listener, tls).await }
         });
-        pki.admin_kubeconfig(&host.kubeconfig(), &url, now)?;
-        let ca = pki.ca().to_owned();
-        let renewed = tokio::spawn(renew(pki, tls, settings.clone(), node.to_owned()));
+        let kept =
+            Kept { pki, tls, settings: settings.clone(), node: node.to_owned(), kubeconfig: host.kubeconfig(), url };
+        kept.renew(now)?;
+        let (ca, url) = (kept.pki.ca().to_owned(), kept.url.clone());
+        let renewed = tokio::spawn(kept.renew_for_ever());
         Ok(Self { nodes, server, node: node.to_owned(), ca, url, served, renewed })
     }
 
@@ -114,12 +116,29 @@ impl Control {
     }
 }
 
-/// Looks each minute whether the server's certificate is to be made anew.
-async fn renew(pki: Arc<Pki>, tls: Tls, settings: Settings, node: String) {
-    loop {
-        tokio::time::sleep(RENEWAL).await;
-        if let Err(error) = tls.renew(&pki, &names(&settings, &node), Timestamp::now()) {
-            tracing::error!("renew the server's certificate: {error}; the next try is in {RENEWAL:?}");
+/// The certificates that this process keeps from ending: the server's, and the administrator's on this host.
+struct Kept {
+    pki: Arc<Pki>,
+    tls: Tls,
+    settings: Settings,
+    node: String,
+    kubeconfig: PathBuf,
+    url: String,
+}
+
+impl Kept {
+    /// Makes anew what is due.
+    fn renew(&self, now: Timestamp) -> Result<(), pki::Error> {
+        self.tls.renew(&self.pki, &names(&self.settings, &self.node), now)?;
+        self.pki.admin_kubeconfig(&self.kubeconfig, &self.url, now)
+    }
+
+    async fn renew_for_ever(self) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            if let Err(error) = self.renew(Timestamp::now()) {
+                tracing::error!("renew certificates: {error}; the next try is in {RENEWAL:?}");
+            }
         }
     }
 }

@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use apiserver::pki::Validity;
 use clap::Args;
 use cloud::seen::{self, Made, Seen};
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
-use super::{Which, keep, trust};
+use super::{
+    Which,
+    keep::{self, Keep},
+    own, trust,
+};
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
@@ -31,18 +37,20 @@ impl Status {
     pub async fn run(self, context: &Context, which: &Which) -> Result<()> {
         let session = which.session().await?;
         let seen = seen::read(&session, &self.name).await?;
-        if seen.mark().is_none() {
-            return Err(
-                Failure::new(Exit::NotFound, format!("there is no cluster {} in this project", self.name)).into()
-            );
-        }
+        let Some(mark) = seen.mark().filter(|mark| mark.name == self.name) else {
+            let message = format!("there is no cluster {} in this project", self.name);
+            return Err(Failure::new(Exit::NotFound, message).into());
+        };
         let mut rows = objects(&seen);
+        if let Some(admission) = Keep::of(&mark)?.admission()? {
+            rows.extend(Validity::of(&admission.certificate).map(|v| certificate(&self.name, v, Timestamp::now())));
+        }
         let path = match &context.kubeconfig {
             Some(path) => path.clone(),
             None => keep::kubeconfig_path(&self.name)?,
         };
         if path.exists() {
-            let within = tokio::time::timeout(PATIENCE, inside(&trust::at(context, &path))).await;
+            let within = tokio::time::timeout(PATIENCE, inside(&trust::at(context, &path), &self.name)).await;
             match within {
                 Ok(Ok(inner)) => rows.extend(inner),
                 Ok(Err(error)) => rows.push(row("API", "-", false, words(&error))),
@@ -109,11 +117,27 @@ fn objects(seen: &Seen) -> Vec<Row> {
     rows
 }
 
+/// The certificate that was given to us.
+fn certificate(name: &str, validity: Validity, now: Timestamp) -> Row {
+    let until = validity.until.to_zoned(TimeZone::UTC).date();
+    let advice = if validity.is_due(now) { format!("; rast cloud kubeconfig {name} renews it") } else { String::new() };
+    row("certificate", "admin", validity.holds(now), format!("good until {until}{advice}"))
+}
+
 /// The cluster's side.
-async fn inside(context: &Context) -> Result<Vec<Row>> {
+async fn inside(context: &Context, name: &str) -> Result<Vec<Row>> {
     let cluster = Cluster::connect(context).await?;
     let version = cluster.get("/version", Query::default()).await?;
     let mut rows = vec![row("API", "-", true, format!("answers ({})", text(&version["gitVersion"])))];
+    // A machine that is older than Clusters in the API says nothing of its own.
+    if let Some(kept) = own::kept(&cluster, name).await? {
+        let state = if kept.awaits_up() {
+            format!("was changed in the API: rast cloud up {name} makes that")
+        } else {
+            "as wanted".into()
+        };
+        rows.push(row("cluster", name, true, state));
+    }
     let nodes = cluster.get("/api/v1/nodes", Query::default()).await?;
     for node in items(&nodes) {
         let ready = node["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == "Ready");

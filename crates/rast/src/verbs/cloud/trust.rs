@@ -7,17 +7,20 @@ use std::{
 };
 
 use anyhow::Result;
+use apiserver::pki::Validity;
 use cloud::{
     Session,
     enrol::{self, Admission, EnrolError},
     nova,
     up::Ready,
 };
+use jiff::Timestamp;
 
 use super::keep::{self, Keep};
 use crate::{
     cli::Context,
     exit::{Exit, Failure},
+    output,
 };
 
 const POLL: Duration = Duration::from_secs(2);
@@ -25,7 +28,30 @@ const LINES: u32 = 200;
 /// How many of the console's last lines a time-out shows.
 const LAST: usize = 12;
 
-/// Gets a certificate of the cluster, unless there is one, and writes the kubeconfig; its path.
+/// A certificate that holds and is due is renewed if the machine answers within this time.
+const RENEWAL: Duration = Duration::from_secs(30);
+
+/// What to do about a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Nothing: it is good for a while.
+    Nothing,
+    /// Another, if it can be had now.
+    Renewal,
+    /// Another, at any rate.
+    Another,
+}
+
+fn need(kept: Option<&Admission>, now: Timestamp) -> Need {
+    match kept.and_then(|admission| Validity::of(&admission.certificate)) {
+        Some(validity) if !validity.is_due(now) => Need::Nothing,
+        Some(validity) if validity.holds(now) => Need::Renewal,
+        _ => Need::Another,
+    }
+}
+
+/// Gets a certificate of the cluster, unless there is one that is good for a while, and writes the kubeconfig; its
+/// path. The authority that gave one before is the only one that may renew it.
 pub async fn kubeconfig(
     context: &Context,
     session: &Session,
@@ -38,13 +64,21 @@ pub async fn kubeconfig(
         None => keep::kubeconfig_path(&ready.mark.name)?,
     };
     let keep = Keep::of(&ready.mark)?;
-    let admission = match keep.admission()? {
-        Some(admission) => admission,
-        None => {
-            let admission = admitted(session, ready, &keep, given, Instant::now() + limit).await?;
-            keep.admit(&admission)?;
+    let kept = keep.admission()?;
+    let authority = kept.as_ref().and_then(Admission::authority);
+    let given = given.or(authority.as_deref());
+    let get = async |limit| -> Result<Admission> {
+        let admission = admitted(session, ready, &keep, given, Instant::now() + limit).await?;
+        keep.admit(&admission)?;
+        Ok(admission)
+    };
+    let admission = match (need(kept.as_ref(), Timestamp::now()), kept) {
+        (Need::Nothing, Some(admission)) => admission,
+        (Need::Renewal, Some(admission)) => get(limit.min(RENEWAL)).await.unwrap_or_else(|error| {
+            output::note(format!("the certificate for {} ends soon and is not renewed: {error:#}", ready.mark.name));
             admission
-        }
+        }),
+        _ => get(limit).await?,
     };
     keep.kubeconfig(&path, &ready.address, &admission)?;
     Ok(path)
@@ -117,8 +151,7 @@ async fn late(session: &Session, ready: &Ready, why: &str) -> anyhow::Error {
 }
 
 fn last_lines(console: &str) -> String {
-    let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    let last = &lines[lines.len().saturating_sub(LAST)..];
+    let last = cloud::last_lines(console, LAST);
     last.iter().map(|l| format!("  console | {l}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -128,5 +161,30 @@ pub fn at(context: &Context, kubeconfig: &Path) -> Context {
         host: context.host.clone(),
         kubeconfig: Some(kubeconfig.to_owned()),
         namespace: context.namespace.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apiserver::pki::Pki;
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_before_its_end_and_got_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::now();
+        let pki = Pki::open(dir.path(), now).unwrap();
+        let certificate = pki.client("enrolled:ab", None, now).unwrap().cert;
+        let admission = Admission { certificate, ca: pki.ca().to_owned() };
+        let later = |days: i64| need(Some(&admission), now + SignedDuration::from_hours(24 * days));
+        assert_eq!(
+            [later(0), later(200), later(300), later(366)],
+            [Need::Nothing, Need::Nothing, Need::Renewal, Need::Another]
+        );
+        assert_eq!(need(None, now), Need::Another);
+        let broken = Admission { certificate: "x".into(), ..admission.clone() };
+        assert_eq!(need(Some(&broken), now), Need::Another);
     }
 }
