@@ -147,7 +147,8 @@ impl Drop for Instance {
     }
 }
 
-pub(crate) fn program() -> PathBuf {
+/// The `rast` under test.
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("RAST_PROGRAM") {
         return path.into();
     }

@@ -16,7 +16,7 @@ pub mod steps;
 pub use admin::Admin;
 pub use client::{Answer, Client};
 pub use health::health_server;
-pub use instance::Instance;
+pub use instance::{Instance, program};
 pub use machine::{Machine, Parts};
 pub use metadata::Metadata;
 pub use relay::Relay;

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::{Path, PathBuf},
+    thread,
 };
 
 use serde_json::Value;
@@ -207,4 +210,35 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
         file(&instance, "moved.yaml", &web(0, "x").replace("{app: web}}\n  template", "{app: api}}\n  template"));
     let said = rast.fails(3, &["apply", "-f", &text(&moved)]);
     has(&said, &[&text(&moved), "spec.selector"]);
+}
+
+/// What a stranger answers is shown, not obeyed; and a cluster's name is one before anybody is asked.
+#[test]
+fn strangers_words_and_names_are_kept_harmless() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/v3", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let _whatever_it_asks = client.read(&mut [0; 16 << 10]);
+            let body = r#"{"error": {"code": 401, "message": "\u001b[2J\u009b1m\u202egone"}}"#;
+            let head = format!("HTTP/1.1 401 x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let _it_may_have_gone = client.write_all((head + body).as_bytes());
+        }
+    });
+    let home = tempfile::tempdir().expect("a directory");
+    let mut rast = Client::new(tests::program()).env("HOME", home.path().display().to_string());
+    for (name, value) in [("AUTH_URL", url.as_str()), ("USERNAME", "a"), ("PASSWORD", "b"), ("PROJECT_NAME", "c")] {
+        rast = rast.env(&format!("OS_{name}"), value);
+    }
+    let refused = rast.run(&["cloud", "status", "demo"]);
+    assert_eq!(refused.code, 5, "{}", refused.err);
+    has(&refused.err, &["\\u001b[2J\\u009b1m\\u202egone"]);
+    assert!(!refused.err.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{:?}", refused.err);
+    for verb in ["plan", "up", "status", "down", "kubeconfig"] {
+        for name in ["../x", "a/b", "Demo", "a.b", "demo-state", "\u{1b}[2J"] {
+            let refused = rast.run(&["cloud", verb, name]);
+            assert_eq!(refused.code, 2, "{verb} {name}: {}", refused.err);
+        }
+    }
+    assert_eq!(rast.run(&["why", "cluster/../x"]).code, 2);
 }

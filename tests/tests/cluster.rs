@@ -1,0 +1,144 @@
+//! The cluster as a thing of its own API, in the real OpenStack of `make devcloud`. scripts/test-openstack runs this.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use tests::{cloud::Project, eventually, machine};
+
+const CLUSTER: &str = "
+apiVersion: rastos.io/v1alpha1
+kind: Cluster
+metadata: {name: demo, labels: {team: a}}
+spec:
+  image: {file: IMAGE}
+  flavor: r1.medium
+  state: {size: 1Gi}
+  registries: {mirrors: [{registry: registry.example, endpoint: \"http://172.24.4.1:5000\"}]}
+";
+
+const APP: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: web
+      image: registry.example/web:1
+      ports: [{containerPort: 8080, hostPort: 80}]
+";
+
+fn answers(address: &str) -> Result<(), String> {
+    let mut page = String::new();
+    let mut read = || -> std::io::Result<()> {
+        let mut stream =
+            TcpStream::connect_timeout(&format!("{address}:80").parse().expect("an address"), Duration::from_secs(5))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut page).map(drop)
+    };
+    read().map_err(|e| e.to_string())?;
+    if page.contains("It works") { Ok(()) } else { Err(page) }
+}
+
+/// `rast` on a laptop whose home is `home`: another one than the project's own knows nothing of its keys.
+fn rast(project: &Project, home: &Path, args: &[&str]) -> (i32, String, String) {
+    let clouds = project.file("on-every-laptop", "");
+    let clouds = Path::new(&clouds).with_file_name("clouds.yaml");
+    let mut command = Command::new(tests::program());
+    command.args(args).env("OS_CLIENT_CONFIG_FILE", clouds).env("XDG_CONFIG_HOME", home).env_remove("KUBECONFIG");
+    let output = command.output().expect("rast runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+/// The key that a laptop keeps for the cluster.
+fn key(home: &Path) -> String {
+    let kept = std::fs::read_dir(home.join("rastos/demo")).expect("what is kept of the cluster");
+    let mut keys =
+        kept.map(|e| e.expect("an entry").path()).filter(|path| path.extension().is_some_and(|e| e == "key"));
+    std::fs::read_to_string(keys.next().expect("a key")).expect("text")
+}
+
+#[test]
+fn a_cluster_lives_in_its_own_api() {
+    let project = Project::new("cluster");
+    let image = machine::image().join("disk.qcow2").display().to_string();
+    let (cluster, app) =
+        (project.file("cluster.yaml", &CLUSTER.replace("IMAGE", &image)), project.file("app.yaml", APP));
+    let before = project.inventory();
+    let said = project.ok(&["up", "-f", &cluster, "-f", &app]);
+    let address = said.split_once("demo is up at ").and_then(|(_, rest)| rest.split(' ').next()).expect("an address");
+    let kubectl = |args: &[&str]| project.kubectl("demo", args);
+
+    // What up made stands there.
+    let table = kubectl(&["get", "clusters"]);
+    let row: Vec<&str> = table.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row[..4], ["demo", address, "yes", env!("CARGO_PKG_VERSION")], "{table}");
+    let shown = "jsonpath={.spec.flavor} {.spec.state.size} {.metadata.labels.team} {.status.machines[0].name} {.status.stacks}";
+    let expected = "r1.medium 1Gi a demo-0 [\"rastos-demo-state\",\"rastos-demo\"]";
+    assert_eq!(kubectl(&["get", "cluster/demo", "-o", shown]), expected);
+
+    // Pods are refused the metadata service, from which the machine itself has its configuration.
+    let out = kubectl(&["exec", "web", "--", "sh", "-c", "nc -w 3 169.254.169.254 80 </dev/null 2>&1; echo ended $?"]);
+    assert!(out.contains("refused") && !out.contains("ended 0"), "{out}");
+
+    // What is changed there is made by the next up that is given no file.
+    assert!(answers(address).is_err(), "only the API's port is open");
+    kubectl(&[
+        "patch",
+        "cluster",
+        "demo",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"access": [{"port": 6443}, {"port": 80}]}}"#,
+    ]);
+    assert!(kubectl(&["get", "clusters"]).contains("awaits up"));
+    project.ok(&["up", "demo"]);
+    assert!(kubectl(&["get", "clusters"]).contains("yes"));
+    eventually("the app answers at the port that was opened in the API", || answers(address));
+
+    // A second laptop knows the name only, and is given a certificate of its own.
+    let second = tempfile::tempdir().expect("a directory");
+    let (code, out, err) = rast(&project, second.path(), &["cloud", "kubeconfig", "demo"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (first, own) = (Path::new(&cluster).parent().expect("a home"), second.path());
+    assert_ne!(key(first), key(own));
+    let (code, out, err) = rast(&project, own, &["cloud", "status", "demo"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for part in ["stack", "server", "volume", "floating IP", "API", "node", "pod "] {
+        assert!(out.lines().any(|line| line.starts_with(part)), "no {part} in\n{out}");
+    }
+
+    // Whoever shows another authority than the one that was told is refused, and nothing of its answer is kept.
+    let third = tempfile::tempdir().expect("a directory");
+    let other = "ab".repeat(32);
+    let (code, _, err) = rast(&project, third.path(), &["cloud", "kubeconfig", "demo", "--ca-fingerprint", &other]);
+    assert!(code == 1 && err.contains("is not the machine of this cluster"), "{err}");
+    assert!(!third.path().join("rastos/demo/kubeconfig.yaml").exists());
+
+    // Why leads from the pod to the server, and up makes it whole.
+    let why = |words: &[&str]| rast(&project, own, &[&["why"], words].concat()).1;
+    assert_eq!(why(&["cluster/demo"]), "cluster/demo is whole in the cloud, and its API answers\n");
+    project.openstack(&["server", "stop", "demo-0"]);
+    eventually("the server is stopped", || {
+        let status = project.openstack(&["server", "show", "demo-0", "-f", "value", "-c", "status"]);
+        if status.trim() == "SHUTOFF" { Ok(()) } else { Err(status) }
+    });
+    let kubeconfig = own.join("rastos/demo/kubeconfig.yaml").display().to_string();
+    let said = why(&["pod/web", "--kubeconfig", &kubeconfig]);
+    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    assert_eq!(lines.first(), Some(&"pod/web cannot be looked at"), "{said}");
+    let end =
+        ["because cluster/demo is not whole", "because its server demo-0 is stopped", "to do: `rast cloud up demo`"];
+    assert_eq!(lines[lines.len() - 3..], end, "{said}");
+    project.ok(&["up", "demo"]);
+    eventually("the app answers again", || answers(address));
+
+    project.ok(&["down", "demo", "--yes"]);
+    assert_eq!(project.inventory(), before);
+}
