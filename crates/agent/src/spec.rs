@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use images::{Image, Snapshot};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use runtime::{ContainerSpec, Mount, Rootfs, SandboxSpec};
+use runtime::{Backend, ContainerSpec, Mount, Rootfs, SandboxSpec};
 
 use crate::{config::Config, env, files, observe::Failure, pod, resources, security};
 
@@ -88,6 +88,7 @@ pub fn container(config: &Config, pod: &Pod, c: &Container, parts: Parts<'_>) ->
         resources: resources::container(pod, c, config.capacity.memory, None),
         security: security::security(pod, c, &config.seccomp)?,
         log: log(&config.logs, pod, &c.name, parts.attempt),
+        backend: Backend::default(), // the keeper knows which
         labels: [
             (labels::NAMESPACE, pod::namespace(pod).to_string()),
             (labels::POD, pod::name(pod).to_string()),

@@ -12,7 +12,7 @@ use agent::{Agent, Capacity, Dns, Parts};
 use anyhow::{Context as _, Result};
 use images::Images;
 use network::Routed;
-use runtime::Keeper;
+use runtime::{Backend, Keeper};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
@@ -65,6 +65,7 @@ impl Instance {
         let stop = CancellationToken::new();
         let stopped = || stop.clone().cancelled_owned();
         let name = settings.node()?;
+        let backend = settings.runtime.find()?;
         settings.record(host)?;
 
         let control = Control::start(host, settings, &name).await?;
@@ -72,7 +73,7 @@ impl Instance {
         let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
         let controllers = tokio::spawn(controllers);
         let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stopped()));
-        let runtime = Keeper::start(keeper(host)).await.context("start the helper")?;
+        let runtime = Keeper::start(runtime::Config { backend, ..keeper(host) }).await.context("start the helper")?;
         let ending = settings.machine.is_some().then(|| runtime.clone());
         let node = node(host, settings, &name, &control, runtime).await?;
         control.nodes.join(node.router());
@@ -118,13 +119,14 @@ async fn node(host: &Host, settings: &Settings, name: &str, control: &Control, r
     Ok(Agent::new(config, parts))
 }
 
-/// How the helper of this instance is found and started.
+/// How the helper of this instance is found and started, for one that starts no containers itself.
 pub fn keeper(host: &Host) -> runtime::Config {
     runtime::Config {
         run_dir: host.run().join("runtime"),
         instance: host.instance().to_owned(),
         program: PathBuf::from("/proc/self/exe"),
         args: vec!["helper".to_owned()],
+        backend: Backend::default(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! `/etc/rastos/config.yaml`: what an instance is told. Every field has a default.
 
 use std::{
+    env,
     net::{IpAddr, Ipv4Addr, UdpSocket},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 use api::rastos::machine::Mirror;
+use clap::ValueEnum;
 use ipnet::IpNet;
+use runtime::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -42,8 +45,36 @@ pub struct Settings {
     pub max_pods: u32,
     /// Processes and threads of a pod.
     pub max_processes: u32,
+    /// What makes containers of what pods ask for.
+    pub runtime: Runtime,
     /// Set by PID 1: this instance is all that the machine is for.
     pub machine: Option<Machine>,
+}
+
+/// What makes containers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// The library that this program brings along
+    #[default]
+    Libcontainer,
+    /// The crun of this host
+    Crun,
+}
+
+impl Runtime {
+    /// Finds it on this host.
+    pub fn find(self) -> Result<Backend> {
+        match self {
+            Self::Libcontainer => Ok(Backend::Libcontainer),
+            Self::Crun => {
+                let path = env::var_os("PATH").unwrap_or_default();
+                let found = env::split_paths(&path).map(|dir| dir.join("crun")).find(|file| file.is_file());
+                let absent = "runtime: crun is not in PATH; install it, or say `runtime: libcontainer`";
+                found.map(Backend::Crun).ok_or_else(|| Failure::new(Exit::Failed, absent).into())
+            }
+        }
+    }
 }
 
 /// What PID 1 hands on of the machine's configuration.
@@ -71,6 +102,7 @@ impl Default for Settings {
             registry_ca: None,
             max_pods: 1100,
             max_processes: 4096,
+            runtime: Runtime::default(),
             machine: None,
         }
     }

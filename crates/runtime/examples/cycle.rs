@@ -1,4 +1,4 @@
-//! Create, start, exit and remove of `true`, beside `crun run` of the same root.
+//! Create, start, exit and remove of `true` with either backend, beside `crun run` of the same root.
 //!
 //! `cargo run --release -p runtime --example cycle [ROUNDS [PODS]]` as root. Prints medians and minima in
 //! milliseconds, interleaved so that a busy machine bears on both alike; then starts PODS sandboxes with a
@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use runtime::{Config, ContainerSpec, Event, ExecSpec, Keeper, Rootfs, Runtime, SandboxSpec, Security};
+use runtime::{Backend, Config, ContainerSpec, Event, ExecSpec, Keeper, Rootfs, Runtime, SandboxSpec, Security};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
@@ -37,16 +37,25 @@ async fn measure(rounds: usize, pods: usize) {
     for applet in ["true", "sleep"] {
         symlink("busybox", image.join("bin").join(applet)).expect("applet");
     }
-    let keeper = Keeper::start(Config {
+    let config = Config {
         run_dir: run_dir.clone(),
         instance: format!("cycle{}", std::process::id()),
         program: "/proc/self/exe".into(),
         args: vec!["helper".into()],
-    })
-    .await
-    .expect("keeper");
+        backend: Backend::default(),
+    };
+    let by_crun = Config {
+        run_dir: run_dir.with_extension("crun"),
+        instance: format!("{}crun", config.instance),
+        backend: Backend::Crun("/usr/bin/crun".into()),
+        ..config.clone()
+    };
+    let crun_dir = by_crun.run_dir.clone();
+    let keeper = Keeper::start(config).await.expect("keeper");
+    let by_crun = Keeper::start(by_crun).await.expect("keeper");
     let sandbox = |id: &str| SandboxSpec { id: id.into(), cgroup: id.into(), ..SandboxSpec::default() };
     keeper.make_sandbox(&sandbox("pod")).await.expect("sandbox");
+    by_crun.make_sandbox(&sandbox("pod")).await.expect("sandbox");
     let spec = |id: &str, args: &[&str]| ContainerSpec {
         id: id.into(),
         sandbox: "pod".into(),
@@ -57,8 +66,8 @@ async fn measure(rounds: usize, pods: usize) {
         ..ContainerSpec::default()
     };
     let bundle = bundle(&dir, &image);
-    let mut rows = [const { Vec::new() }; 7];
-    let mut events = keeper.events();
+    let mut rows = [const { Vec::new() }; 9];
+    let (mut events, mut crun_events) = (keeper.events(), by_crun.events());
     for i in 0..rounds {
         let began = Instant::now();
         let since = |began: Instant| began.elapsed().as_secs_f64() * 1e3;
@@ -90,7 +99,17 @@ async fn measure(rounds: usize, pods: usize) {
         let began = Instant::now();
         Command::new(image.join("bin/busybox")).arg("true").status().expect("busybox");
         rows[5].push(since(began));
+
+        let began = Instant::now();
+        by_crun.start(&spec(&id, &["true"])).await.expect("start");
+        rows[7].push(since(began));
+        while !matches!(crun_events.recv().await, Ok(Event::Exited { id: ended, .. }) if ended == id) {}
+        rows[8].push(since(began));
+        by_crun.remove(&id).await.expect("remove");
     }
+    by_crun.remove_sandbox("pod").await.expect("remove");
+    by_crun.stop().await.expect("stop");
+    fs::remove_dir_all(crun_dir).expect("clean");
     keeper.start(&spec("long", &["sleep", "1000"])).await.expect("start");
     for _ in 0..rounds {
         let began = Instant::now();
@@ -99,7 +118,8 @@ async fn measure(rounds: usize, pods: usize) {
         rows[6].push(began.elapsed().as_secs_f64() * 1e3);
     }
     let names = ["start", "… to exit", "… to removed", "sandbox", "crun run", "fork + exec", "exec to exit"];
-    for (name, mut row) in names.into_iter().zip(rows) {
+    let names = names.into_iter().chain(["start by crun", "… to exit"]);
+    for (name, mut row) in names.zip(rows) {
         row.sort_by(f64::total_cmp);
         println(&format!("{name:>14}  median {:7.2}  min {:7.2}", row[row.len() / 2], row[0]));
     }

@@ -1,7 +1,7 @@
 //! The last steps of a process before it becomes the container's program.
 //!
-//! The first process of a container (made by libcontainer) and those of `exec` take the same steps here,
-//! so that both hold exactly the same rights. libcontainer would drop capabilities before a filter without
+//! The first process of a container made by libcontainer and those of `exec` take the same steps here, so that both
+//! hold exactly the same rights; other backends are told them. libcontainer would drop capabilities before a filter without
 //! `no_new_privileges` can be loaded, ignores a failed `PR_SET_NO_NEW_PRIVS`, and gives `exec` no filter.
 
 use std::{
@@ -69,7 +69,7 @@ fn steps(payload: &Payload) -> Result<std::convert::Infallible, String> {
     let gid = Gid::from_raw(payload.identity.gid);
 
     show_cgroups(&payload.cgroups).map_err(|e| format!("mount /sys/fs/cgroup: {e}"))?;
-    limit_files();
+    let _ = rustix::process::setrlimit(Resource::Nofile, file_limit());
     own_stdio(uid, gid);
     enter(&payload.cwd)?;
     if !payload.no_new_privileges {
@@ -137,11 +137,10 @@ fn show_cgroups(hierarchies: &[String]) -> io::Result<()> {
 }
 
 /// A soft limit on open files that programs are used to, within the hard one we hold.
-fn limit_files() {
+pub fn file_limit() -> Rlimit {
     const SOFT: u64 = 65_536;
     let held = rustix::process::getrlimit(Resource::Nofile);
-    let soft = held.maximum.map_or(SOFT, |hard| hard.min(SOFT));
-    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum: held.maximum });
+    Rlimit { current: Some(held.maximum.map_or(SOFT, |hard| hard.min(SOFT))), ..held }
 }
 
 /// Lets the user reopen its own streams (`/dev/stdout`). `/dev/null` belongs to everybody already.

@@ -143,6 +143,16 @@ pub struct User {
     pub must_not_be_root: bool,
 }
 
+/// What makes a container of its bundle. All else (streams, cgroups, waiting, exec, removal) is the same for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Backend {
+    /// youki's library, in the helper's own workers.
+    #[default]
+    Libcontainer,
+    /// crun at this path, executed once to create and once to start.
+    Crun(PathBuf),
+}
+
 /// One container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -175,6 +185,8 @@ pub struct ContainerSpec {
     pub security: Security,
     /// Its CRI log file; directories are made.
     pub log: PathBuf,
+    /// What makes it. Set by the [`Keeper`] to its own.
+    pub backend: Backend,
     /// Opaque to the runtime, kept with the record and given back by [`Runtime::list`].
     pub labels: BTreeMap<String, String>,
 }

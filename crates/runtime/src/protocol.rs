@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Container, ContainerSpec, Error, ExecSpec, Exit, Resources, Sandbox, SandboxSpec, Stats};
+use crate::{Backend, Container, ContainerSpec, Error, ExecSpec, Exit, Resources, Sandbox, SandboxSpec, Stats};
 
-/// The version this build speaks, as helper and as client.
-pub const VERSION: u32 = 1;
+/// The version this build speaks, as helper and as client. 2 added [`crate::ContainerSpec::backend`].
+pub const VERSION: u32 = 2;
 /// The oldest version of a helper that this build can adopt.
 pub const OLDEST: u32 = 1;
 
@@ -25,7 +25,13 @@ pub struct Hello {
 
 impl Hello {
     /// Whether this build and the helper understand each other.
-    pub fn check(&self) -> Result<(), Error> {
+    pub fn check(&self, backend: &Backend) -> Result<(), Error> {
+        if self.version < 2 && *backend != Backend::Libcontainer {
+            return Err(Error::Helper(format!(
+                "pid {} is of an older rast and knows no backend but libcontainer: `rast down` ends it",
+                self.pid
+            )));
+        }
         if self.version >= OLDEST && self.oldest <= VERSION {
             return Ok(());
         }
@@ -216,7 +222,9 @@ mod tests {
     #[test]
     fn recorded_frames_of_version_1_are_understood() {
         let hello: Hello = serde_json::from_str(r#"{"version":1,"oldest":1,"pid":7,"later":{"x":1}}"#).unwrap();
-        hello.check().unwrap();
+        hello.check(&Backend::Libcontainer).unwrap();
+        let error = hello.check(&Backend::Crun("/usr/bin/crun".into())).unwrap_err().to_string();
+        assert!(error.contains("pid 7") && error.contains("rast down"), "{error}");
         let exited = r#"{"Exited":{"id":"c","exit":{"code":3,"signal":null,"oom":false,"at":{"secs_since_epoch":1,"nanos_since_epoch":2},"later":0},"later":1}}"#;
         assert!(matches!(serde_json::from_str(exited).unwrap(), Message::Exited { id, .. } if id == "c"));
         let fault: Message = serde_json::from_str(r#"{"Reply":{"call":9,"result":{"Err":{"NotFound":"x"}}}}"#).unwrap();
@@ -226,8 +234,8 @@ mod tests {
     #[test]
     fn a_helper_of_the_future_is_refused_by_name() {
         let future = Hello { version: VERSION + 5, oldest: VERSION + 1, pid: 1 };
-        assert!(future.check().unwrap_err().to_string().contains("speaks protocol"));
+        assert!(future.check(&Backend::Libcontainer).unwrap_err().to_string().contains("speaks protocol"));
         let compatible = Hello { version: VERSION + 5, oldest: VERSION, pid: 1 };
-        compatible.check().unwrap();
+        compatible.check(&Backend::Libcontainer).unwrap();
     }
 }

@@ -145,7 +145,7 @@ pub fn oci(spec: &ContainerSpec, root: &Path, namespaces: &[(&str, String)], hos
         (true, _) => (&[], &[]),
     };
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "process": {"terminal": spec.terminal, "user": {"uid": 0, "gid": 0}, "args": spec.args, "cwd": "/"},
         "root": {"path": root, "readonly": security.read_only_root},
         "mounts": mounts,

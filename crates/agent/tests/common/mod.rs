@@ -110,6 +110,7 @@ impl Node {
             instance: instance.clone(),
             program: env!("CARGO_BIN_EXE_agent-helper").into(),
             args: vec![],
+            backend: runtime::Backend::default(),
         })
         .await
         .unwrap();

@@ -19,7 +19,7 @@ use crate::{
     host::Host,
     lock::Lock,
     output,
-    settings::Settings,
+    settings::{Runtime, Settings},
 };
 
 /// Turn this host into a place where containers run: API, controllers, scheduler and node in one process
@@ -37,6 +37,9 @@ pub struct Up {
     /// The node's name
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
+    /// What makes containers
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<Runtime>,
     /// Go on in the background, and return when pods can run
     #[arg(short, long)]
     detach: bool,
@@ -57,6 +60,7 @@ impl Up {
         settings.api_address = self.api_address.unwrap_or(settings.api_address);
         settings.pod_range = self.pod_range.unwrap_or(settings.pod_range);
         settings.node_name = self.node_name.or(settings.node_name);
+        settings.runtime = self.runtime.unwrap_or(settings.runtime);
         let _lock = Lock::take(&host.run())?;
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

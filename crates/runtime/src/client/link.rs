@@ -132,7 +132,7 @@ pub(super) async fn connect(shared: &Shared) -> Result<Link> {
         })?
         .map_err(doing())?;
     let hello: Hello = serde_json::from_slice(&body).map_err(|e| Error::Helper(format!("no hello: {e}")))?;
-    hello.check()?;
+    hello.check(&config.backend)?;
 
     let restore: Vec<(String, OwnedFd)> = {
         let held = shared.held.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
-    Container, ContainerSpec, Error, Event, ExecSpec, Exit, Process, Resources, Result, Runtime, Sandbox, SandboxSpec,
-    State, Stats,
+    Backend, Container, ContainerSpec, Error, Event, ExecSpec, Exit, Process, Resources, Result, Runtime, Sandbox,
+    SandboxSpec, State, Stats,
     protocol::{Answer, Request, Streams},
 };
 
@@ -33,6 +33,8 @@ pub struct Config {
     pub program: PathBuf,
     /// What leads it there, in `rast` `["helper"]`.
     pub args: Vec<String>,
+    /// What makes containers from now on. Those that run are not touched by a change of it.
+    pub backend: Backend,
 }
 
 /// Containers through the helper process of an instance.
@@ -170,6 +172,7 @@ impl Runtime for Keeper {
     }
 
     async fn start(&self, spec: &ContainerSpec) -> Result<Container> {
+        let spec = ContainerSpec { backend: self.shared.config.backend.clone(), ..spec.clone() };
         match self.call(Request::Start(Box::new(spec.clone()))).await? {
             (Answer::Container(container), _) => Ok(*container),
             _ => Err(unexpected()),

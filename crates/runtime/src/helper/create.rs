@@ -2,38 +2,33 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::{fs::symlink, net::UnixListener},
     },
     path::{Path, PathBuf},
-    rc::Rc,
 };
 
-use libcontainer::{
-    container::builder::ContainerBuilder,
-    error::LibcontainerError,
-    notify_socket::NotifySocket,
-    syscall::syscall::SyscallType,
-    workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError},
-};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
 };
+use serde_json::Value;
 
 use super::{
     record,
     worker::{Outcome, Report},
 };
 use crate::{
-    ContainerSpec, Error, Result, SandboxSpec,
+    Backend, ContainerSpec, Error, Result, SandboxSpec,
     cgroup::Hierarchies,
     finish::{self, Payload},
     spec, sys,
     user::{self, Identity},
 };
+
+mod crun;
+mod library;
 
 /// What a worker needs to know.
 pub struct Job<'a> {
@@ -68,8 +63,9 @@ pub fn start(job: &Job<'_>) -> Outcome {
     set_oom_score(spec.resources.oom_score_adj);
 
     let namespaces = open_namespaces(job)?;
-    let joined: Vec<_> =
-        namespaces.iter().map(|(kind, fd)| (*kind, format!("/proc/self/fd/{}", fd.as_raw_fd()))).collect();
+    // By this worker's number, so that a program which it executes finds them too.
+    let held = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+    let joined: Vec<_> = namespaces.iter().map(|(kind, fd)| (*kind, held(fd))).collect();
     let root = mount_root(job)?;
     let root_fd = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::io(format!("open {}", root.display())))?;
@@ -77,37 +73,53 @@ pub fn start(job: &Job<'_>) -> Outcome {
     let identity = user::resolve(&spec.id, root_fd.as_fd(), &spec.user)?;
     drop(root_fd);
 
-    let oci = spec::oci(spec, &root, &joined, job.sandbox.host_pid);
-    let config = job.dir.join("config.json");
-    fs::write(&config, oci.to_string()).map_err(Error::io(format!("write {}", config.display())))?;
-
-    let (mut failure, tell) = pipe()?;
-    let payload = payload(spec, &identity, job.seccomp, job.hierarchies.names())?;
-    let last = Last { payload: Rc::new(payload), tell: Rc::new(tell) };
-    let builder = ContainerBuilder::new("oci".into(), SyscallType::default())
-        .with_executor(last)
-        .with_root_path(job.dir)
-        .map_err(|e| failed(spec, &e))?;
-    let (builder, console) = connect(job, builder)?;
-    let container = builder.as_init(job.dir).with_systemd(false).build().map_err(|e| failed(spec, &e))?;
+    let bundle = Bundle {
+        job,
+        config: spec::oci(spec, &root, &joined, job.sandbox.host_pid),
+        payload: payload(spec, &identity, job.seccomp, job.hierarchies.names())?,
+    };
+    let console = spec.terminal.then(listen_for_terminal).transpose()?;
+    let process = match &spec.backend {
+        Backend::Libcontainer => library::start(bundle)?,
+        Backend::Crun(program) => crun::start(bundle, program)?,
+    };
     let master = console.map(|listener| receive_master(&listener)).transpose()?;
-
-    let pid = container.pid().map(|pid| pid.as_raw()).unwrap_or_default();
-    NotifySocket::new(job.dir.join("oci/notify.sock"))
-        .notify_container_start()
-        .map_err(|e| Error::Start { id: spec.id.clone(), why: e.to_string() })?;
-    // Ends when the program replaces the process (the pipe is close-on-exec), or with the reason why not.
-    let mut why = String::new();
-    failure.read_to_string(&mut why).map_err(Error::io("read the start's outcome"))?;
-    if !why.is_empty() {
-        return Err(Error::Start { id: spec.id.clone(), why });
-    }
-    let (_, start_ticks, _) = record::process(pid).ok_or_else(|| Error::NotRunning(spec.id.clone()))?;
-    for leftover in ["oci", "layers"] {
+    for leftover in [STATE, "layers"] {
         let _ = fs::remove_dir_all(job.dir.join(leftover));
     }
-    let _ = fs::remove_file(config);
-    Ok((Report { pid, start_ticks, identity }, master.into_iter().collect()))
+    let _ = fs::remove_file(job.dir.join(CONFIG));
+    let report = Report { pid: process.pid, start_ticks: process.start_ticks, identity };
+    Ok((report, master.into_iter().collect()))
+}
+
+/// The OCI configuration of a bundle, in the container's directory.
+const CONFIG: &str = "config.json";
+/// Where a backend keeps its own state until the container is started, in the container's directory.
+const STATE: &str = "oci";
+/// Where a backend sends the terminal's master. Relative: the name of a socket must be shorter than a path may be.
+const CONSOLE: &str = "console.sock";
+
+/// What a backend makes a container of. The root is mounted and the worker is in the container's cgroup and in
+/// its directory; the container inherits both.
+struct Bundle<'a> {
+    job: &'a Job<'a>,
+    /// All but the process and its rights.
+    config: Value,
+    /// The process and its rights.
+    payload: Payload,
+}
+
+/// The first process of a container whose program runs, a child of this worker.
+struct Process {
+    pid: i32,
+    start_ticks: u64,
+}
+
+impl Process {
+    fn find(spec: &ContainerSpec, pid: i32) -> Result<Self> {
+        let (_, start_ticks, _) = record::process(pid).ok_or_else(|| Error::NotRunning(spec.id.clone()))?;
+        Ok(Self { pid, start_ticks })
+    }
 }
 
 /// The program with the rights of `spec`, for its first process or a later one.
@@ -143,19 +155,6 @@ pub fn pipe() -> Result<(File, OwnedFd)> {
     let (reader, writer) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(Error::io("make a pipe"))?;
     Ok((reader.into(), writer))
-}
-
-fn failed(spec: &ContainerSpec, error: &LibcontainerError) -> Error {
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !why.contains(&text) {
-            why = format!("{why}: {text}");
-        }
-        source = cause.source();
-    }
-    Error::Start { id: spec.id.clone(), why }
 }
 
 /// The pinned namespaces, opened while their pins are still in sight.
@@ -252,22 +251,20 @@ fn set_oom_score(wanted: Option<i32>) {
     }
 }
 
-/// Gives the container its streams: FIFOs that its own side holds open both ways, so that no reader's death
-/// is felt, or a console socket.
-fn connect(job: &Job<'_>, builder: ContainerBuilder) -> Result<(ContainerBuilder, Option<UnixListener>)> {
-    let path = |name: &str| job.dir.join(name);
-    if job.spec.terminal {
-        // Relative: the name of a socket must be shorter than a path may be.
-        let _ = fs::remove_file("console.sock");
-        let listener = UnixListener::bind("console.sock").map_err(Error::io("listen for the terminal"))?;
-        return Ok((builder.with_console_socket(Some(path("console.sock"))), Some(listener)));
-    }
-    let open = |path: &Path, write: bool| {
-        File::options().read(true).write(write).open(path).map_err(Error::io(format!("open {}", path.display())))
+/// The container's streams without a terminal: FIFOs that its own side holds open both ways, so that no reader's
+/// death is felt.
+fn streams(job: &Job<'_>) -> Result<[File; 3]> {
+    let open = |name: &str, write: bool| {
+        let path = job.dir.join(name);
+        File::options().read(true).write(write).open(&path).map_err(Error::io(format!("open {}", path.display())))
     };
-    let stdin = if job.spec.stdin { open(&path("stdin"), false)? } else { open(Path::new("/dev/null"), false)? };
-    let (stdout, stderr) = (open(&path("stdout"), true)?, open(&path("stderr"), true)?);
-    Ok((builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr), None))
+    let stdin = if job.spec.stdin { "stdin" } else { "/dev/null" };
+    Ok([open(stdin, false)?, open("stdout", true)?, open("stderr", true)?])
+}
+
+fn listen_for_terminal() -> Result<UnixListener> {
+    let _ = fs::remove_file(CONSOLE);
+    UnixListener::bind(CONSOLE).map_err(Error::io("listen for the terminal"))
 }
 
 fn receive_master(listener: &UnixListener) -> Result<OwnedFd> {
@@ -285,27 +282,4 @@ fn receive_master(listener: &UnixListener) -> Result<OwnedFd> {
         _ => None,
     });
     fd.ok_or_else(|| Error::Helper("the terminal did not arrive".into()))
-}
-
-/// libcontainer's last call inside the container: our own last steps.
-#[derive(Clone)]
-struct Last {
-    payload: Rc<Payload>,
-    tell: Rc<OwnedFd>,
-}
-
-impl Executor for Last {
-    fn exec(&self, _: &libcontainer::oci_spec::runtime::Spec) -> Result<(), ExecutorError> {
-        let why = finish::exec(&self.payload);
-        let _ = rustix::io::write(&*self.tell, why.as_bytes());
-        sys::exit_now(127)
-    }
-
-    fn validate(&self, _: &libcontainer::oci_spec::runtime::Spec) -> Result<(), ExecutorValidationError> {
-        Ok(())
-    }
-
-    fn setup_envs(&self, _: std::collections::HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        Ok(()) // the payload carries its own
-    }
 }

@@ -169,6 +169,14 @@ pub fn process(pid: i32) -> Option<(char, u64, i32)> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// Whether a process has executed a program since it was forked. Holds for one that ended, until it is reaped.
+pub fn has_executed(pid: i32) -> bool {
+    const FORKED_ONLY: u32 = 0x40;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(6)?.parse().ok());
+    flags.is_some_and(|flags: u32| flags & FORKED_ONLY == 0)
+}
+
 fn parse_stat(stat: &str) -> Option<(char, u64, i32)> {
     // The name may hold anything, brackets included: the fields start after the last one.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();

@@ -14,8 +14,8 @@ use std::{
 };
 
 use runtime::{
-    Config, Container, ContainerSpec, Event, ExecSpec, Exit, Keeper, Rootfs, Runtime, SandboxSpec, Security, State,
-    User,
+    Backend, Config, Container, ContainerSpec, Event, ExecSpec, Exit, Keeper, Rootfs, Runtime, SandboxSpec, Security,
+    State, User,
 };
 use tokio::io::AsyncReadExt;
 
@@ -37,6 +37,7 @@ pub const CAPABILITIES: [&str; 11] = [
 pub struct Bench {
     pub dir: tempfile::TempDir,
     pub instance: String,
+    pub backend: Backend,
     pub keeper: Arc<Keeper>,
 }
 
@@ -67,25 +68,33 @@ pub fn config(dir: &Path, instance: &str) -> Config {
         instance: instance.into(),
         program: env!("CARGO_BIN_EXE_runtime-helper").into(),
         args: vec![],
+        backend: Backend::default(),
     }
 }
 
 impl Bench {
     pub async fn new() -> Self {
+        // `RAST_TEST_BACKEND=/usr/bin/crun` runs every test with crun.
+        let chosen = std::env::var_os("RAST_TEST_BACKEND").map(|crun| Backend::Crun(crun.into()));
+        Self::with(chosen.unwrap_or_default()).await
+    }
+
+    pub async fn with(backend: Backend) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let dir = tempfile::tempdir().unwrap();
         let instance = format!("rt{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         busybox(&dir.path().join("image"));
-        let keeper = Keeper::start(config(dir.path(), &instance)).await.unwrap();
+        let keeper = Keeper::start(Config { backend: backend.clone(), ..config(dir.path(), &instance) }).await.unwrap();
         let sandbox =
             SandboxSpec { id: "pod".into(), hostname: "pod-0".into(), cgroup: "pod".into(), ..SandboxSpec::default() };
         keeper.make_sandbox(&sandbox).await.unwrap();
-        Self { dir, instance, keeper }
+        Self { dir, instance, backend, keeper }
     }
 
     /// A second `rast` that takes over.
     pub async fn reconnect(&mut self) {
-        self.keeper = Keeper::start(config(self.dir.path(), &self.instance)).await.unwrap();
+        let config = Config { backend: self.backend.clone(), ..config(self.dir.path(), &self.instance) };
+        self.keeper = Keeper::start(config).await.unwrap();
     }
 
     pub fn spec(&self, id: &str, args: &[&str]) -> ContainerSpec {
