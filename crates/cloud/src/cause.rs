@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{heat::Resource, seen::Server};
 
 /// How many of the console's last lines are shown.
-const LINES: usize = 8;
+pub(crate) const LINES: usize = 8;
 
 /// Why one resource failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,13 @@ pub struct Cause {
     pub advice: Option<&'static str>,
     /// The last lines of the machine's console.
     pub console: Vec<String>,
+}
+
+impl Cause {
+    /// A cause without more.
+    pub fn of(resource: impl Into<String>, why: String) -> Self {
+        Self { resource: resource.into(), why, advice: None, console: Vec::new() }
+    }
 }
 
 impl fmt::Display for Cause {

@@ -4,12 +4,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Error, Inventory, Mark, Service, Session, glance, heat, inventory,
+    Error, Inventory, Mark, Service, Session, glance, heat, inventory, neutron,
+    patience::Patience,
     seen::{self, Made},
-    up::{Failed, Progress, UpError, Which, explain, free, wait},
+    up::{Progress, Report, UpError, Which, explain, free, wait},
 };
-
-use crate::up::Report;
 
 /// What is left of a cluster.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +37,8 @@ pub enum Step {
     },
     /// Take these clusters' claims on images back.
     Release(Mark),
+    /// Something may be left that cannot be seen: say so, and stop, while there is a journal to go on from.
+    Unseen,
     /// Nothing is left.
     Done,
 }
@@ -53,17 +54,30 @@ pub struct Tries {
 const TRIES: u32 = 3;
 /// An object whose deletion was accepted has gone by then.
 const REMOVING: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_secs(2);
 
-/// Kinds that are removed one by one when they lie outside the stacks, in this order.
-const REMOVABLE: [(&str, Service, &str); 7] = [
+/// Kinds that are removed one by one when they lie outside the stacks, in this order: what uses another goes first.
+const REMOVABLE: [(&str, Service, &str); 10] = [
     ("load balancer", Service::LoadBalancer, "/lbaas/loadbalancers/ID?cascade=true"),
     ("server", Service::Compute, "/servers/ID"),
     ("floating IP", Service::Network, "/floatingips/ID"),
     ("port", Service::Network, "/ports/ID"),
+    ("router", Service::Network, "/routers/ID"),
+    ("subnet", Service::Network, "/subnets/ID"),
+    ("network", Service::Network, "/networks/ID"),
     ("security group", Service::Network, "/security-groups/ID"),
     ("volume snapshot", Service::BlockStorage, "/snapshots/ID"),
     ("volume", Service::BlockStorage, "/volumes/ID"),
 ];
+
+impl Left {
+    /// The kinds of which something may be left that could not be seen. A service that the cloud lacks holds nothing.
+    pub fn unseen(&self, name: &str) -> Option<Error> {
+        let ours = |kind: &str| kind == "image" || REMOVABLE.iter().any(|(k, _, _)| *k == kind);
+        let unlisted: Vec<_> = self.inventory.unlisted.iter().filter(|u| !u.lacking && ours(u.kind)).cloned().collect();
+        (!unlisted.is_empty()).then(|| Error::Unseen { name: name.to_owned(), unlisted })
+    }
+}
 
 /// What is next.
 pub fn next(name: &str, left: &Left, keep_state: bool, tries: Tries) -> Step {
@@ -86,6 +100,9 @@ pub fn next(name: &str, left: &Left, keep_state: bool, tries: Tries) -> Step {
         if let Some(item) = orphan {
             return Step::Remove { kind, id: item.id.clone() };
         }
+    }
+    if left.unseen(name).is_some() {
+        return Step::Unseen;
     }
     if keep_state && state.is_some() {
         return Step::Done;
@@ -125,7 +142,7 @@ pub async fn look(session: &Session, name: &str) -> Result<Left, Error> {
 
 /// Takes a cluster away.
 pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Report) -> Result<(), UpError> {
-    let mut tries = Tries::default();
+    let (mut tries, mut patience) = (Tries::default(), Patience::default());
     let mut removed: Option<(Step, Instant)> = None;
     let mut uid: Option<String> = None;
     loop {
@@ -137,57 +154,82 @@ pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Repor
             left.inventory.items.retain(|item| item.uids.contains(uid));
         }
         let step = next(name, &left, keep_state, tries);
-        let made = |which| match which {
-            Which::State => left.state.clone().unwrap_or_default(),
-            Which::Machines => left.machines.clone().unwrap_or_default(),
-        };
-        match step.clone() {
-            Step::Delete(which) => {
-                let made = made(which);
-                if which == Which::State
-                    && let Some(volume) = made.object("state")
-                {
-                    free(session, volume).await?;
-                }
-                if made.stack.status != "DELETE_IN_PROGRESS" {
-                    report(Progress::Doing(format!("deleting stack {}", made.stack.name)));
-                    match which {
-                        Which::State => tries.state += 1,
-                        Which::Machines => tries.machines += 1,
-                    }
-                    heat::delete(session, &made.stack).await?;
-                }
-                wait(session, &made.stack.name, report).await?;
-            }
-            Step::Explain(which) => {
-                let failed: Failed = explain(session, &made(which)).await?;
-                return Err(UpError::Failed(failed));
-            }
-            Step::Remove { kind, id } => {
-                match removed.as_ref().filter(|(before, _)| *before == step) {
-                    None => {
-                        report(Progress::Doing(format!("deleting {kind} {id}")));
-                        remove(session, kind, &id).await?;
-                        removed = Some((step, Instant::now()));
-                    }
-                    Some((_, begun)) if begun.elapsed() > REMOVING => {
-                        let (what, state) = (format!("deleting {kind} {id}"), "still listed".to_owned());
-                        return Err(UpError::Stuck { what, state, limit: REMOVING });
-                    }
-                    // It was accepted and takes its time.
-                    Some(_) => tokio::time::sleep(Duration::from_secs(2)).await,
-                }
-            }
-            Step::Release(mark) => {
-                report(Progress::Doing("releasing the image".into()));
-                glance::release(session, &mark).await?;
-            }
+        match &step {
             Step::Done => return Ok(()),
+            Step::Delete(which) => tries.note(*which, &left),
+            Step::Remove { kind, id } => match removed.as_ref().filter(|(before, _)| *before == step) {
+                None => {}
+                Some((_, begun)) if begun.elapsed() > REMOVING => {
+                    let (what, state) = (format!("deleting {kind} {id}"), "still listed".to_owned());
+                    return Err(UpError::Stuck { what, state, limit: REMOVING });
+                }
+                // It was accepted and takes its time.
+                Some(_) => {
+                    tokio::time::sleep(POLL).await;
+                    continue;
+                }
+            },
+            _ => {}
+        }
+        let result = effect(session, name, &step, &left, report).await;
+        if result.is_ok() {
+            removed = matches!(step, Step::Remove { .. }).then(|| (step, Instant::now()));
+        }
+        patience.bear(result).await?;
+    }
+}
+
+impl Tries {
+    fn note(&mut self, which: Which, left: &Left) {
+        let waits = made(which, left).stack.status == "DELETE_IN_PROGRESS";
+        match which {
+            Which::State => self.state += u32::from(!waits),
+            Which::Machines => self.machines += u32::from(!waits),
         }
     }
 }
 
+fn made(which: Which, left: &Left) -> Made {
+    match which {
+        Which::State => left.state.clone().unwrap_or_default(),
+        Which::Machines => left.machines.clone().unwrap_or_default(),
+    }
+}
+
+async fn effect(session: &Session, name: &str, step: &Step, left: &Left, report: &Report) -> Result<(), UpError> {
+    match step {
+        Step::Delete(which) => {
+            let made = made(*which, left);
+            if *which == Which::State
+                && let Some((volume, mark)) = made.object("state").zip(made.stack.mark())
+            {
+                free(session, volume, &mark.uid).await?;
+            }
+            if made.stack.status != "DELETE_IN_PROGRESS" {
+                report(Progress::Doing(format!("deleting stack {}", made.stack.name)));
+                heat::delete(session, &made.stack).await?;
+            }
+            wait(session, &made.stack.name, report).await?;
+        }
+        Step::Explain(which) => return Err(UpError::Failed(explain(session, &made(*which, left)).await?)),
+        Step::Remove { kind, id } => {
+            report(Progress::Doing(format!("deleting {kind} {id}")));
+            remove(session, kind, id).await?;
+        }
+        Step::Release(mark) => {
+            report(Progress::Doing("releasing the image".into()));
+            glance::release(session, mark).await?;
+        }
+        Step::Unseen => left.unseen(name).map_or(Ok(()), Err)?,
+        Step::Done => {}
+    }
+    Ok(())
+}
+
 async fn remove(session: &Session, kind: &str, id: &str) -> Result<(), Error> {
+    if kind == "router" {
+        neutron::withdraw(session, id).await?;
+    }
     let Some((_, service, path)) = REMOVABLE.iter().find(|(k, _, _)| *k == kind) else { return Ok(()) };
     session.delete(*service, path.replace("ID", id), &format!("delete {kind} {id}")).await
 }

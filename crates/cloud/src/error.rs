@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{config::ConfigError, service::Service};
+use crate::{config::ConfigError, inventory::Unlisted, service::Service};
 
 /// A failed conversation with a cloud.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,28 @@ pub enum Error {
         /// For how long.
         minutes: u64,
     },
+    /// A service that answered before does not any more.
+    #[error("{why}; what was begun stays, and the next run goes on from it when {service} is back")]
+    Lost {
+        /// The service.
+        service: Service,
+        /// What it said last.
+        why: String,
+    },
+    /// Somebody else is at work on the same thing.
+    #[error("{what} is being changed by somebody else; run this again when they have finished")]
+    Moving {
+        /// What.
+        what: String,
+    },
+    /// What cannot be seen may be there still.
+    #[error("{name} is not known to be gone: {}; run this again when they can be listed", listed(unlisted))]
+    Unseen {
+        /// The cluster.
+        name: String,
+        /// What could not be listed.
+        unlisted: Vec<Unlisted>,
+    },
     /// The answer makes no sense.
     #[error("{doing}: the answer makes no sense: {why}{}", RequestId(request_id))]
     Answer {
@@ -82,6 +104,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({}){}", self.doing, self.message, self.status, RequestId(&self.request_id))
     }
+}
+
+fn listed(unlisted: &[Unlisted]) -> String {
+    unlisted.iter().map(|u| format!("its {}s could not be listed ({})", u.kind, u.why)).collect::<Vec<_>>().join(", ")
 }
 
 struct RequestId<'a>(&'a Option<String>);
@@ -120,6 +146,11 @@ impl Error {
             Self::Connection { .. } | Self::Answer { .. } => true,
             _ => self.status().is_some_and(|s| s >= 500 || s == 408),
         }
+    }
+
+    /// Whether looking again may help: it may have been done all the same, or the project was not as it was seen.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Moving { .. }) || self.is_uncertain() || self.is_conflict() || self.is_absent()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Glance: the system's image goes up once, is shared by clusters, and goes with the last of them.
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -68,7 +68,7 @@ fn qcow2_size(head: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(size.try_into().ok()?))
 }
 
-/// Uploads an image for a cluster; its id. Of several uploads of the same bytes the oldest stays. What a failure
+/// Uploads an image for a cluster. Of several uploads of the same bytes the oldest stays. What a failure
 /// leaves is removed by the cluster's `down`, whose tag it carries.
 pub async fn upload(
     session: &Session,
@@ -76,9 +76,25 @@ pub async fn upload(
     mark: &Mark,
     sent: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<(), Error> {
+    let doing = format!("upload image {}", local.name());
+    // What a run that was broken off has made and not filled is filled now.
+    let path = format!("/images?name={}&status=queued&tag={}", local.name(), escaped(&mark.image_tag()));
+    let empty = session.list(Service::Image, &path, "images", &doing).await?;
+    let id = match empty.iter().find_map(|i| i["id"].as_str()) {
+        Some(id) => id.to_owned(),
+        None => create(session, local, mark, &doing).await?,
+    };
+    let result = send(session, local, &id, &doing, sent).await;
+    if result.is_err() {
+        let _the_cause_matters_more = delete(session, &id).await;
+    }
+    result
+}
+
+/// Makes an image without content; its id.
+async fn create(session: &Session, local: &LocalImage, mark: &Mark, doing: &str) -> Result<String, Error> {
     // The id is ours, so that a create that timed out is the same image when it is tried again.
     let id = Uuid::new_v4().to_string();
-    let doing = format!("upload image {}", local.name());
     let mut body = json!({
         "id": id, "name": local.name(), "disk_format": local.format, "container_format": "bare",
         "visibility": "private", "min_disk": local.disk, "tags": [TAG, mark.image_tag()],
@@ -86,16 +102,13 @@ pub async fn upload(
     for (key, value) in PROPERTIES {
         body[key] = value.into();
     }
-    let create = Call::new(Method::POST, Service::Image, "/images", &doing).with(body).repeatable();
+    let create = Call::new(Method::POST, Service::Image, "/images", doing).with(body).repeatable();
     match session.call(create).await {
-        Err(error) if error.is_conflict() => {}
+        // Tried again, it was there already.
+        Err(error) if error.is_conflict() && status(session, &id).await?.is_some() => {}
         other => drop(other?),
     }
-    let result = send(session, local, &id, &doing, sent).await;
-    if result.is_err() {
-        let _the_cause_matters_more = delete(session, &id).await;
-    }
-    result
+    Ok(id)
 }
 
 async fn send(
@@ -106,19 +119,24 @@ async fn send(
     sent: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let wrong = |why: String| Error::Answer { doing: doing.to_owned(), why, request_id: None };
-    let file = tokio::fs::File::open(&local.path).await;
-    let file = file.map_err(|e| wrong(format!("read {}: {e}", local.path.display())))?;
-    let mut total = 0;
-    let frames = ReaderStream::with_capacity(file, 1 << 18).map(move |chunk: io::Result<Bytes>| {
-        chunk.map(|bytes| {
-            total += bytes.len() as u64;
-            sent(total);
-            Frame::data(bytes)
-        })
-    });
+    let sent = Arc::new(sent);
+    let stream = || {
+        let file = std::fs::File::open(&local.path);
+        let file = file.map_err(|e| wrong(format!("read {}: {e}", local.path.display())))?;
+        let (sent, mut total) = (sent.clone(), 0);
+        let frames = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 18).map(
+            move |chunk: io::Result<Bytes>| {
+                chunk.map(|bytes| {
+                    total += bytes.len() as u64;
+                    sent(total);
+                    Frame::data(bytes)
+                })
+            },
+        );
+        Ok(reqwest::Body::wrap(StreamBody::new(frames)))
+    };
     let put = Call::new(Method::PUT, Service::Image, format!("/images/{id}/file"), doing);
-    let put = put.of_kind("application/octet-stream");
-    session.upload(put, local.bytes, reqwest::Body::wrap(StreamBody::new(frames))).await?;
+    session.upload(put.of_kind("application/octet-stream"), local.bytes, stream).await?;
     let image = session.get(Service::Image, format!("/images/{id}"), doing).await?;
     let hash = image["os_hash_value"].as_str().unwrap_or_default();
     if image["os_hash_algo"] == "sha512" && hash != local.sha512 {

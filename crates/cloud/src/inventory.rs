@@ -44,6 +44,8 @@ pub struct Unlisted {
     pub kind: &'static str,
     /// Why.
     pub why: String,
+    /// Whether the cloud has no such service, so that there can be none.
+    pub lacking: bool,
 }
 
 /// How a kind is listed.
@@ -106,7 +108,10 @@ pub async fn read(session: &Session) -> Result<Inventory, Error> {
     for (kind, list) in KINDS.iter().zip(lists) {
         match list {
             Ok(list) => objects.extend(list.into_iter().map(|object| (kind, object))),
-            Err(error) => unlisted.push(Unlisted { kind: kind.name, why: error.to_string() }),
+            Err(error) => {
+                let lacking = matches!(error, Error::NoService { .. });
+                unlisted.push(Unlisted { kind: kind.name, why: error.to_string(), lacking });
+            }
         }
     }
     Ok(Inventory { items: attribute(objects), unlisted })

@@ -15,6 +15,7 @@ pub mod inventory;
 mod mark;
 pub mod neutron;
 pub mod nova;
+mod patience;
 pub mod plan;
 mod quota;
 mod repair;

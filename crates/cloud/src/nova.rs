@@ -56,14 +56,14 @@ pub async fn admit(session: &Session, id: &str, hash: &str) -> Result<(), Error>
     session.call(call.with(body).repeatable()).await.map(drop)
 }
 
-/// Begins to start a server that is stopped.
-pub async fn start(session: &Session, id: &str) -> Result<(), Error> {
-    settled(session.call(action(id, "start", json!({"os-start": null}))).await)
+/// Begins to bring a server that rests back to work, by the action that does so; whether Nova took it on.
+pub async fn wake(session: &Session, id: &str, by: &str) -> Result<bool, Error> {
+    taken(session.call(action(id, "wake", json!({by: null}))).await)
 }
 
-/// Begins to stop a server.
-pub async fn stop(session: &Session, id: &str) -> Result<(), Error> {
-    settled(session.call(action(id, "stop", json!({"os-stop": null}))).await)
+/// Begins to stop a server; whether Nova took it on.
+pub async fn stop(session: &Session, id: &str) -> Result<bool, Error> {
+    taken(session.call(action(id, "stop", json!({"os-stop": null}))).await)
 }
 
 /// Begins to delete a server.
@@ -71,15 +71,20 @@ pub async fn delete(session: &Session, id: &str) -> Result<(), Error> {
     session.delete(Service::Compute, format!("/servers/{id}"), &format!("delete server {id}")).await
 }
 
+/// Begins to delete a server that the cloud keeps although it was deleted.
+pub async fn bury(session: &Session, id: &str) -> Result<bool, Error> {
+    taken(session.call(action(id, "delete for good", json!({"forceDelete": null})).repeatable()).await)
+}
+
 fn action(id: &str, act: &str, body: Value) -> Call {
     Call::new(Method::POST, Service::Compute, format!("/servers/{id}/action"), format!("{act} server {id}")).with(body)
 }
 
-/// A server that is in that state already, is on its way there, or is gone, needs nothing.
-fn settled(result: Result<Value, Error>) -> Result<(), Error> {
+/// Nova takes nothing on for a server that is busy, in that state already, or gone: it is to be looked at again.
+fn taken(result: Result<Value, Error>) -> Result<bool, Error> {
     match result {
-        Err(error) if error.is_conflict() || error.is_absent() => Ok(()),
-        other => other.map(drop),
+        Err(error) if error.is_conflict() || error.is_absent() => Ok(false),
+        other => other.map(|_| true),
     }
 }
 

@@ -60,7 +60,7 @@ pub enum Act {
     Keep,
     /// It was there and is gone: it is made again.
     Repair,
-    /// The server gets another flavor: Nova stops and starts it.
+    /// The server gets another flavor: Nova stops and starts it. Only what it grows by counts.
     Resize,
     /// The server is deleted and made anew; its state volume stays.
     Replace,
@@ -86,7 +86,7 @@ impl Plan {
     /// What the objects to be made count in all.
     pub fn needs(&self) -> Amounts {
         let mut needs = BTreeMap::new();
-        for item in self.items.iter().filter(|i| matches!(i.act, Act::Make | Act::Repair)) {
+        for item in self.items.iter().filter(|i| i.act != Act::Keep) {
             for (quota, amount) in &item.counts {
                 *needs.entry(*quota).or_default() += amount;
             }
@@ -153,8 +153,8 @@ fn items(cluster: &Cluster, seen: &Seen, choices: &Choices) -> Vec<Item> {
         add(of("router"), "router", name, &[(Routers, 1)]);
         add(of("router_interface"), "router interface", name, &[(Ports, 1)]);
     }
-    // Two rules come with every group; ICMP is ours.
-    let rules = 3 + cluster.spec.access.iter().map(|a| a.from.len().max(1) as u64).sum::<u64>();
+    // Two rules come with every group.
+    let rules = 2 + cluster.spec.access.iter().map(|a| a.from.len().max(1) as u64).sum::<u64>();
     add(of("security_group"), "security group", name, &[(SecurityGroups, 1), (Rules, rules)]);
     let machine = crate::template::machine_name(name, 0);
     add(of("port_0"), "port", &machine, &[(Ports, 1)]);
@@ -167,7 +167,16 @@ fn items(cluster: &Cluster, seen: &Seen, choices: &Choices) -> Vec<Item> {
         Some(_) if seen.machines.as_ref().is_some_and(|m| crate::template::moved(cluster, m)) => Act::Replace,
         _ => of("server_0"),
     };
-    add(act, "server", &machine, &[(Instances, 1), (Cores, flavor.vcpus), (Ram, flavor.ram)]);
+    // A server that is there counts already, whatever its state, with the flavor that it has.
+    let counted = living.and_then(|server| seen.flavors.iter().find(|f| f.id == server.flavor)).unwrap_or(&flavor);
+    let counts = match act {
+        Act::Resize | Act::Replace => {
+            let grows = |new: u64, old: u64| new.saturating_sub(old);
+            vec![(Cores, grows(flavor.vcpus, counted.vcpus)), (Ram, grows(flavor.ram, counted.ram))]
+        }
+        _ => vec![(Instances, 1), (Cores, flavor.vcpus), (Ram, flavor.ram)],
+    };
+    add(act, "server", &machine, &counts);
     items
 }
 

@@ -16,7 +16,23 @@ use crate::{
 impl Server {
     /// Whether it is, or will be again, what it was made for.
     pub fn lives(&self) -> bool {
-        !matches!(self.status.as_str(), "ERROR" | "DELETING" | "DELETED" | "SOFT_DELETED")
+        !matches!(self.status.as_str(), "ERROR" | "DELETING" | "DELETED") && !self.is_buried()
+    }
+
+    /// Whether it was deleted in a cloud that keeps what is deleted for a while, with its ports and volumes.
+    pub fn is_buried(&self) -> bool {
+        self.status == "SOFT_DELETED"
+    }
+
+    /// Nova's action that brings it back to work, when it rests.
+    pub fn waking(&self) -> Option<&'static str> {
+        match self.status.as_str() {
+            "SHUTOFF" => Some("os-start"),
+            "PAUSED" => Some("unpause"),
+            "SUSPENDED" => Some("resume"),
+            "SHELVED" | "SHELVED_OFFLOADED" => Some("unshelve"),
+            _ => None,
+        }
     }
 }
 

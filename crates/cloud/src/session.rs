@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use reqwest::{Certificate, Method, StatusCode, header};
+use reqwest::{Certificate, Method, RequestBuilder, StatusCode, header};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
@@ -30,6 +30,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Neutron and Heat may think for a minute on a busy cloud; proxies in front of them give up at about that time too.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 const REQUEST_IDS: [&str; 2] = ["x-openstack-request-id", "x-compute-request-id"];
 
 /// An open conversation. Clones share it.
@@ -188,15 +189,23 @@ impl Session {
     /// Sends a request and reads its answer; `null` for an empty one.
     pub async fn call(&self, call: Call) -> Result<Value, Error> {
         let body = call.body.as_ref().map(|b| Bytes::from(b.to_string()));
-        let (bytes, request_id) = self.attempt(&call, body).await?;
+        let dress = |request: RequestBuilder| match &body {
+            Some(body) => Ok(request.header(header::CONTENT_TYPE, call.kind).body(body.clone())),
+            None => Ok(request),
+        };
+        let (bytes, request_id) = self.attempt(&call, dress).await?;
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&bytes).map_err(|e| answer(&call.doing, e.to_string(), request_id))
     }
 
-    /// Sends until the answer stands.
-    async fn attempt(&self, call: &Call, body: Option<Bytes>) -> Result<(Bytes, Option<String>), Error> {
+    /// Sends until the answer stands; each time with what `dress` puts on.
+    async fn attempt(
+        &self,
+        call: &Call,
+        dress: impl Fn(RequestBuilder) -> Result<RequestBuilder, Error>,
+    ) -> Result<(Bytes, Option<String>), Error> {
         let mut renewed = false;
         for attempt in 1.. {
             let token = self.token().await?;
@@ -207,11 +216,8 @@ impl Session {
                 // The oldest in which attachments are objects (Ocata, 2017); without it they are 404.
                 request = request.header("openstack-api-version", "volume 3.27");
             }
-            if let Some(body) = &body {
-                request = request.header(header::CONTENT_TYPE, call.kind).body(body.clone());
-            }
             self.0.calls.fetch_add(1, Ordering::Relaxed);
-            let (error, failure) = match read(request, &call.doing, &url).await {
+            let (error, failure) = match read(dress(request)?, &call.doing, &url).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -228,15 +234,18 @@ impl Session {
         unreachable!("retry::after ends it")
     }
 
-    /// Sends a stream of bytes, once.
-    pub async fn upload(&self, call: Call, length: u64, body: reqwest::Body) -> Result<(), Error> {
-        let token = self.token().await?;
-        let url = format!("{}{}", self.address(call.service, &token)?, call.path);
-        let request = self.0.http.request(call.method, &url).timeout(Duration::from_secs(3600));
-        let request = request.header("x-auth-token", token.secret.reveal()).header(header::CONTENT_LENGTH, length);
-        let request = request.header(header::CONTENT_TYPE, call.kind).body(body);
-        self.0.calls.fetch_add(1, Ordering::Relaxed);
-        read(request, &call.doing, &url).await.map(drop).map_err(|(error, _)| error)
+    /// Sends a stream of bytes. `stream` begins it: once, unless the cloud refused to look at it.
+    pub async fn upload(
+        &self,
+        call: Call,
+        length: u64,
+        stream: impl Fn() -> Result<reqwest::Body, Error>,
+    ) -> Result<(), Error> {
+        let dress = |request: RequestBuilder| {
+            let request = request.timeout(UPLOAD_TIMEOUT).header(header::CONTENT_LENGTH, length);
+            Ok(request.header(header::CONTENT_TYPE, call.kind).body(stream()?))
+        };
+        self.attempt(&Call { again: false, ..call.clone() }, dress).await.map(drop)
     }
 }
 
@@ -273,15 +282,8 @@ async fn authenticate(http: &reqwest::Client, config: &Config, calls: &AtomicU64
     for attempt in 1.. {
         let request = http.post(&url).header(header::CONTENT_TYPE, "application/json").body(body.clone());
         calls.fetch_add(1, Ordering::Relaxed);
-        let (error, failure) = match send(request, doing, &url).await {
-            Ok(response) => {
-                let secret = response.headers().get("x-subject-token").and_then(|v| v.to_str().ok()).map(Secret::new);
-                let id = request_id(&response);
-                let bytes = response.bytes().await.map_err(|source| connection(doing, &url, source))?;
-                let token = secret.zip(serde_json::from_slice(&bytes).ok());
-                let token = token.and_then(|(secret, body)| Token::read(secret, &body));
-                return token.ok_or_else(|| answer(doing, "it holds no token".into(), id));
-            }
+        let (error, failure) = match asked(request, doing, &url).await {
+            Ok(token) => return Ok(token),
             Err(failed) => failed,
         };
         // Asking for a token twice does no harm.
@@ -291,9 +293,19 @@ async fn authenticate(http: &reqwest::Client, config: &Config, calls: &AtomicU64
     unreachable!("retry::after ends it")
 }
 
+/// Asks for a token once.
+async fn asked(request: RequestBuilder, doing: &str, url: &str) -> Result<Token, Failed> {
+    let response = send(request, doing, url).await?;
+    let secret = response.headers().get("x-subject-token").and_then(|v| v.to_str().ok()).map(Secret::new);
+    let id = request_id(&response);
+    let bytes = response.bytes().await.map_err(|source| (connection(doing, url, source), Failure::Broken))?;
+    let token = secret.zip(serde_json::from_slice(&bytes).ok()).and_then(|(secret, body)| Token::read(secret, &body));
+    token.ok_or_else(|| (answer(doing, "it holds no token".into(), id), Failure::Broken))
+}
+
 type Failed = (Error, Failure);
 
-async fn read(request: reqwest::RequestBuilder, doing: &str, url: &str) -> Result<(Bytes, Option<String>), Failed> {
+async fn read(request: RequestBuilder, doing: &str, url: &str) -> Result<(Bytes, Option<String>), Failed> {
     let response = send(request, doing, url).await?;
     let id = request_id(&response);
     match response.bytes().await {
@@ -303,7 +315,7 @@ async fn read(request: reqwest::RequestBuilder, doing: &str, url: &str) -> Resul
 }
 
 /// A response of success, or why there is none.
-async fn send(request: reqwest::RequestBuilder, doing: &str, url: &str) -> Result<reqwest::Response, Failed> {
+async fn send(request: RequestBuilder, doing: &str, url: &str) -> Result<reqwest::Response, Failed> {
     let response = match request.send().await {
         Ok(response) => response,
         Err(source) => {

@@ -208,7 +208,7 @@ fn network(cluster: &Cluster, mark: &Mark) -> Map<String, Value> {
 }
 
 fn rules(access: &[Access]) -> Vec<Value> {
-    let mut rules = vec![json!({"protocol": "icmp", "direction": "ingress", "remote_ip_prefix": "0.0.0.0/0"})];
+    let mut rules = Vec::new();
     for entry in access {
         let protocol = match entry.protocol {
             Protocol::Tcp => "tcp",
@@ -418,7 +418,7 @@ mod tests {
             .iter()
             .map(|r| format!("{} {} {}", r["protocol"], r["port_range_min"], r["remote_ip_prefix"]).replace('"', ""))
             .collect();
-        let wanted = ["icmp null 0.0.0.0/0", "tcp 6443 0.0.0.0/0", "udp 80 192.0.2.0/24", "udp 80 2001:db8::/32"];
+        let wanted = ["tcp 6443 0.0.0.0/0", "udp 80 192.0.2.0/24", "udp 80 2001:db8::/32"];
         assert_eq!(shown, wanted);
     }
 }

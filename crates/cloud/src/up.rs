@@ -3,14 +3,16 @@
 //! it sees.
 
 mod act;
+mod free;
 
 pub use act::{Failed, Progress, Ready, Report, UpError, run};
-pub(crate) use act::{explain, free, wait};
+pub(crate) use act::{explain, wait};
+pub(crate) use free::free;
 
 use api::rastos::Cluster;
 
 use crate::{
-    Mark, glance,
+    Mark, Service, glance,
     heat::Wanted,
     plan::{Choices, ImageChoice, LocalImage},
     repair,
@@ -38,9 +40,25 @@ pub struct Tried {
     pub state: u32,
     /// And the second.
     pub machines: u32,
+    /// How often it has made a server go.
+    pub retired: u32,
+    /// How often it has woken one.
+    pub woken: u32,
 }
 
-/// How often one run makes or changes a stack that does not fail and is yet not as wanted.
+impl Tried {
+    fn note(&mut self, step: &Step) {
+        match step {
+            Step::Create(Which::State, _) | Step::Update(Which::State, ..) => self.state += 1,
+            Step::Create(Which::Machines, _) | Step::Update(Which::Machines, ..) => self.machines += 1,
+            Step::Retire(_) => self.retired += 1,
+            Step::Wake { .. } => self.woken += 1,
+            _ => {}
+        }
+    }
+}
+
+/// How often one run does the same to what does not fail and is yet not as wanted.
 const TRIES: u32 = 3;
 
 /// The two stacks.
@@ -76,8 +94,15 @@ pub enum Step {
         /// The port's id.
         port: String,
     },
-    /// Start a server that is stopped.
-    Start(String),
+    /// Bring a server that rests back to work.
+    Wake {
+        /// Its id.
+        server: String,
+        /// The action that does it.
+        by: &'static str,
+    },
+    /// A server comes to rest whenever it is woken: say so, and stop.
+    Restless(String),
     /// Nothing is left.
     Done {
         /// The first machine's server.
@@ -105,7 +130,7 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
     let wanted = machines(aim, seen, &image);
     if let Some(made) = seen.machines.as_ref().filter(|m| !m.stack.is_busy() && !m.stack.is_going())
         && !(made.stack.has_failed() && tried.machines > 0)
-        && let Some(server) = retired(aim, made, seen)
+        && let Some(server) = retired(aim, made, seen, tried)
     {
         return Step::Retire(server);
     }
@@ -115,10 +140,13 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
     if let Some((address, port)) = seen.machines.as_ref().and_then(|made| repair::parted(made, seen)) {
         return Step::Join { address, port };
     }
-    match living(seen) {
-        Some(server) if server.status == "SHUTOFF" => Step::Start(server.id.clone()),
-        server => Step::Done {
-            server: server.map(|s| s.id.clone()).unwrap_or_default(),
+    let server = living(seen);
+    let id = server.map(|s| s.id.clone()).unwrap_or_default();
+    match server.and_then(Server::waking) {
+        Some(_) if tried.woken >= TRIES => Step::Restless(id),
+        Some(by) => Step::Wake { server: id, by },
+        None => Step::Done {
+            server: id,
             address: seen.state.as_ref().and_then(|m| m.stack.output("address")).unwrap_or_default().to_owned(),
         },
     }
@@ -165,10 +193,19 @@ fn living(seen: &Seen) -> Option<&Server> {
 }
 
 /// The server that must go before another takes its port and its volume: Heat would make the new one first.
-fn retired(aim: &Aim, made: &Made, seen: &Seen) -> Option<String> {
+fn retired(aim: &Aim, made: &Made, seen: &Seen, tried: Tried) -> Option<String> {
     let id = made.object("server_0")?;
-    let server = seen.servers.iter().find(|s| s.id == id)?;
-    let goes = !server.lives() || template::moved(aim.cluster, made) || repair::is_cut_off(made, seen);
+    // Heat replaces whatever is in CHECK_FAILED, however well it is.
+    let doomed = |name| made.resources.iter().any(|r| r.name == name && r.status == "CHECK_FAILED");
+    let goes = match seen.servers.iter().find(|s| s.id == id) {
+        // Deleted, it may hold port and volume all the same: some clouds keep what is deleted for a while, unlisted.
+        None => seen.answers(Service::Compute) && tried.retired == 0,
+        Some(_) if tried.retired >= TRIES => false,
+        Some(server) => {
+            let moves = template::moved(aim.cluster, made) || repair::is_cut_off(made, seen);
+            !server.lives() || moves || doomed("server_0") || doomed("port_0")
+        }
+    };
     goes.then(|| id.to_owned())
 }
 

@@ -31,7 +31,7 @@ fn machines_go_first_and_the_journal_last() {
             }
             Step::Remove { id, .. } => left.inventory.items.retain(|i| i.id != *id),
             Step::Release(_) => left.inventory.items.retain(|i| i.kind != "image"),
-            Step::Explain(_) | Step::Done => {}
+            Step::Explain(_) | Step::Unseen | Step::Done => {}
         }
         if step == Step::Done {
             break;
@@ -94,4 +94,36 @@ fn somebody_s_snapshot_of_the_state_stays() {
     assert_eq!(next("demo", &left, true, Tries::default()), Step::Done);
     left.inventory.items.pop();
     assert_eq!(next("demo", &left, false, Tries::default()), Step::Delete(Which::State));
+}
+
+#[test]
+fn what_heat_forgot_goes_with_what_uses_it_first() {
+    let kinds = ["network", "security group", "subnet", "port", "router"];
+    let mut items: Vec<_> = kinds.iter().map(|kind| item(kind, kind, "demo", "u")).collect();
+    items.push(item("network", "theirs", "else", "v"));
+    let mut left = Left { inventory: Inventory { items, ..Inventory::default() }, ..Left::default() };
+    let mut order = Vec::new();
+    while let Step::Remove { kind, id } = next("demo", &left, false, Tries::default()) {
+        left.inventory.items.retain(|i| i.id != id);
+        order.push(kind);
+    }
+    assert_eq!(order, ["port", "router", "subnet", "network", "security group"]);
+    assert_eq!(left.inventory.items.len(), 1);
+}
+
+#[test]
+fn what_cannot_be_listed_is_not_said_to_be_gone() {
+    let unlisted = |kind, lacking| inventory::Unlisted { kind, why: "503".into(), lacking };
+    let mut left = left();
+    left.machines = None;
+    left.inventory.unlisted = vec![unlisted("load balancer", true), unlisted("trust", false)];
+    assert_eq!(next("demo", &left, false, Tries::default()), Step::Delete(Which::State));
+    left.inventory.unlisted.push(unlisted("port", false));
+    for keep_state in [false, true] {
+        assert_eq!(next("demo", &left, keep_state, Tries::default()), Step::Unseen);
+    }
+    left.state = None;
+    assert_eq!(next("demo", &left, false, Tries::default()), Step::Unseen);
+    let why = left.unseen("demo").unwrap().to_string();
+    assert!(why.starts_with("demo is not known to be gone: its ports could not be listed (503)"), "{why}");
 }

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
-use api::rastos::Cluster;
+use api::rastos::{
+    Cluster,
+    cluster::{POD_RANGE, overlap},
+};
+use ipnet::IpNet;
 
 use super::Plan;
 use crate::{
-    Service,
+    Service, glance,
     seen::{Flavor, Image, Network, Seen},
     template::Networks,
 };
@@ -60,7 +64,12 @@ pub enum ImageChoice {
 /// The image: of several with the same bytes the oldest that can be used, so that two uploads at once agree.
 pub(super) fn image(cluster: &Cluster, local: Option<&LocalImage>, seen: &Seen, plan: &mut Plan) -> ImageChoice {
     if let Some(local) = local {
-        return match oldest(seen, |i| i.sha512.as_deref() == Some(&local.sha512)) {
+        // A cloud may keep another digest; the name that we gave holds ours.
+        let same = |i: &Image| match &i.sha512 {
+            Some(sha512) => *sha512 == local.sha512,
+            None => i.name == local.name() && glance::is_ours(i, seen),
+        };
+        return match oldest(seen, same) {
             Some(image) => present(image),
             None => ImageChoice::Upload(local.clone()),
         };
@@ -155,6 +164,12 @@ pub(super) fn networks(cluster: &Cluster, seen: &Seen, plan: &mut Plan) -> Netwo
         );
         return Networks { external, existing: Some(wanted.clone()) };
     };
+    for taken in seen.subnets.iter().filter(|s| s.network == network.id).filter_map(|s| s.cidr.parse().ok()) {
+        if POD_RANGE.parse().is_ok_and(|pods: IpNet| overlap(&pods, &taken)) {
+            let what = format!("network {} has the range {taken}, where pods get their addresses from", network.name);
+            plan.stop(what, format!("choose a network outside {POD_RANGE}"));
+        }
+    }
     let subnets: Vec<&str> = seen.subnets.iter().filter(|s| s.network == network.id).map(|s| s.id.as_str()).collect();
     let leads_out = seen.ports.iter().any(|p| {
         let router = seen.routers.iter().find(|(id, _)| *id == p.device);

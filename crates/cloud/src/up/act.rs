@@ -8,24 +8,24 @@ use std::{
 use api::rastos::Cluster;
 use uuid::Uuid;
 
-use super::{Aim, Step, Tried, Which, next};
+use super::{
+    Aim, Step, Tried, Which,
+    free::{free, retire},
+    next,
+};
 use crate::{
-    Error, Mark, Service, Session,
+    Error, Mark, Session,
     cause::{self, Cause},
-    error::optional,
     glance, heat, neutron, nova,
+    patience::Patience,
     plan::{self, LocalImage, Plan},
-    seen::{self, Made},
+    seen::{self, Made, Seen},
 };
 
 /// How often Heat is asked how far it is.
 const POLL: Duration = Duration::from_millis(1500);
-/// A machine that does not stop by itself in this time is deleted while it runs.
-const STOPPING: Duration = Duration::from_secs(90);
-/// A deleted server, and the volume it held, are gone and free by then.
-const FREEING: Duration = Duration::from_secs(300);
-/// Creates whose outcome stayed open, one after the other.
-const OPEN_ENDS: u32 = 3;
+/// A server that is started runs by then.
+const STARTING: Duration = Duration::from_secs(300);
 const CONSOLE_LINES: u32 = 60;
 /// Heat gives up by itself after an hour; an engine that died never does.
 const LONGEST: Duration = Duration::from_secs(70 * 60);
@@ -124,110 +124,122 @@ pub async fn run(
     report: &Report,
 ) -> Result<Ready, UpError> {
     let fresh = Mark { name: cluster.name().to_owned(), uid: Uuid::new_v4().to_string() };
-    let (mut tried, mut open_ends) = (Tried::default(), 0);
+    let (mut tried, mut patience) = (Tried::default(), Patience::default());
+    let mut begun = false;
     loop {
         let seen = seen::read(session, cluster.name()).await?;
         let plan = plan::plan(cluster, local, &seen);
         if !plan.holds() {
-            return Err(UpError::Refused(Box::new(plan)));
+            patience.bear(Err(refused(plan, &seen, begun))).await?;
+            continue;
         }
         let mark = seen.mark().unwrap_or_else(|| fresh.clone());
         let key = enrol(&mark).map_err(UpError::Local)?;
         let aim = Aim { cluster, mark: &mark, choices: &plan.choices, enrol: &key };
         let step = next(&aim, &seen, tried);
         tracing::debug!(?step, "next");
-        let made = |which| match which {
-            Which::State => seen.state.as_ref(),
-            Which::Machines => seen.machines.as_ref(),
-        };
-        let done = match step {
-            Step::Create(which, wanted) => {
-                tell(report, format!("creating stack {}", wanted.name));
-                tried.note(which);
-                match heat::create(session, &wanted).await {
-                    // Somebody else was first: what they make is looked at like our own.
-                    Err(error) if error.is_conflict() => Ok(()),
-                    Err(error) => Err(error),
-                    Ok(()) => wait(session, &wanted.name, report).await,
-                }
+        if let Step::Done { server, address } = step {
+            return Ok(Ready { mark, server, address });
+        }
+        begun = true;
+        tried.note(&step);
+        let effects = Effects { session, report, mark: &mark, seen: &seen };
+        patience.bear(effects.of(step).await).await?;
+    }
+}
+
+/// Why a plan does not hold. Once something was begun, it is no longer true that nothing was changed.
+fn refused(plan: Plan, seen: &Seen, begun: bool) -> UpError {
+    if !begun {
+        return UpError::Refused(Box::new(plan));
+    }
+    if let Some((service, why)) = seen.lacking.first() {
+        return Error::Lost { service: *service, why: why.clone() }.into();
+    }
+    let stops =
+        plan.problems.iter().filter(|p| p.stops).map(|p| Cause::of("plan", format!("{}; {}", p.what, p.advice)));
+    let stack = [&seen.machines, &seen.state].into_iter().flatten().next();
+    let name = stack.map(|m| m.stack.name.clone()).unwrap_or_default();
+    UpError::Failed(Failed { stack: name, status: "cannot go on".into(), causes: stops.collect() })
+}
+
+/// What steps are done with.
+struct Effects<'a> {
+    session: &'a Session,
+    report: &'a Report,
+    mark: &'a Mark,
+    seen: &'a Seen,
+}
+
+impl Effects<'_> {
+    async fn of(&self, step: Step) -> Result<(), UpError> {
+        let (session, report) = (self.session, self.report);
+        match step {
+            Step::Create(_, wanted) => {
+                self.tell(format!("creating stack {}", wanted.name));
+                heat::create(session, &wanted).await?;
+                wait(session, &wanted.name, report).await?;
             }
             Step::Update(which, wanted, gone) => {
-                let before = made(which).cloned().unwrap_or_default();
-                let stack = before.stack.clone();
+                let before = self.made(which);
                 // Another run may have made it again by now; what is marked then would be the new one.
-                if !gone.is_empty() && seen::made(session, stack.name.clone()).await?.as_ref() != Some(&before) {
-                    continue;
+                let name = &before.stack.name;
+                if !gone.is_empty() && seen::made(session, name.clone()).await?.as_ref() != Some(&before) {
+                    return Err(Error::Moving { what: format!("stack {name}") }.into());
                 }
                 for resource in &gone {
-                    tell(report, format!("{resource} of stack {} is gone: it is made again", stack.name));
-                    heat::mark_unhealthy(session, &stack, resource, "its object is gone").await?;
+                    self.tell(format!("{resource} of stack {name} is gone: it is made again"));
+                    heat::mark_unhealthy(session, &before.stack, resource, "its object is gone").await?;
                 }
-                tell(report, format!("updating stack {}", stack.name));
-                tried.note(which);
-                match heat::update(session, &stack, &wanted).await {
-                    Err(error) if error.is_conflict() || error.is_absent() => Ok(()),
-                    Err(error) => Err(error),
-                    Ok(()) => wait(session, &stack.name, report).await,
-                }
+                self.tell(format!("updating stack {name}"));
+                heat::update(session, &before.stack, &wanted).await?;
+                wait(session, name, report).await?;
             }
             Step::Wait(which) => {
-                let name = made(which).map(|m| m.stack.name.clone()).unwrap_or_default();
-                tell(report, format!("somebody is at work on stack {name}: waiting"));
-                wait(session, &name, report).await
+                let name = self.made(which).stack.name;
+                self.tell(format!("somebody is at work on stack {name}: waiting"));
+                wait(session, &name, report).await?;
             }
-            Step::Explain(which) => {
-                let made = made(which).cloned().unwrap_or_default();
-                return Err(UpError::Failed(explain(session, &made).await?));
-            }
+            Step::Explain(which) => return Err(UpError::Failed(explain(session, &self.made(which)).await?)),
             Step::Upload(local) => {
-                tell(report, format!("uploading image {} ({} MiB)", local.name(), local.bytes >> 20));
+                self.tell(format!("uploading image {} ({} MiB)", local.name(), local.bytes >> 20));
                 let (report, total) = (report.clone(), local.bytes);
-                glance::upload(session, &local, &mark, move |sent| report(Progress::Sent { sent, total })).await
+                glance::upload(session, &local, self.mark, move |sent| report(Progress::Sent { sent, total })).await?;
             }
-            Step::Claim(image) => glance::claim(session, &image, &mark).await,
+            Step::Claim(image) => glance::claim(session, &image, self.mark).await?,
             Step::Retire(server) => {
-                tell(report, format!("making server {server} anew: its state volume stays"));
-                let volume = made(Which::State).and_then(|m| m.object("state")).unwrap_or_default();
+                self.tell(format!("making server {server} anew: its state volume stays"));
                 retire(session, &server).await?;
-                free(session, volume).await?;
-                Ok(())
+                let state = self.made(Which::State);
+                free(session, state.object("state").unwrap_or_default(), &self.mark.uid).await?;
             }
             Step::Join { address, port } => {
-                tell(report, "joining the floating IP to the machine".into());
-                neutron::join(session, &address, &port).await
+                self.tell("joining the floating IP to the machine".into());
+                neutron::join(session, &address, &port).await?;
             }
-            Step::Start(server) => {
-                tell(report, format!("starting server {server}"));
-                nova::start(session, &server).await?;
-                started(session, &server).await?;
-                Ok(())
+            Step::Wake { server, by } => {
+                self.tell(format!("waking server {server} ({by})"));
+                wake(session, &server, by).await?;
             }
-            Step::Done { server, address } => return Ok(Ready { mark, server, address }),
+            Step::Restless(server) => {
+                return Err(UpError::Failed(restless(session, &server, self.made(Which::Machines).stack.name).await?));
+            }
+            Step::Done { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn made(&self, which: Which) -> Made {
+        let made = match which {
+            Which::State => &self.seen.state,
+            Which::Machines => &self.seen.machines,
         };
-        match done {
-            Ok(()) => open_ends = 0,
-            // It may have been done all the same: look, and decide again.
-            Err(error) if error.is_uncertain() && open_ends < OPEN_ENDS => {
-                tracing::info!(%error, "its outcome is open");
-                open_ends += 1;
-                tokio::time::sleep(POLL).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
+        made.clone().unwrap_or_default()
     }
-}
 
-impl Tried {
-    fn note(&mut self, which: Which) {
-        match which {
-            Which::State => self.state += 1,
-            Which::Machines => self.machines += 1,
-        }
+    fn tell(&self, what: String) {
+        (self.report)(Progress::Doing(what));
     }
-}
-
-fn tell(report: &Report, what: String) {
-    report(Progress::Doing(what));
 }
 
 /// Waits until Heat has finished with a stack, or it has gone; tells of every resource that changes.
@@ -274,75 +286,32 @@ pub(crate) async fn explain(session: &Session, made: &Made) -> Result<Failed, Er
     if causes.is_empty() {
         let reason = &made.stack.reason;
         let why = if made.stack.has_failed() { reason.clone() } else { format!("{reason}; yet it is not as wanted") };
-        causes.push(Cause { resource: "stack".into(), why, advice: None, console: Vec::new() });
+        causes.push(Cause::of("stack", why));
     }
     Ok(Failed { stack: made.stack.name.clone(), status: made.stack.status.clone(), causes })
 }
 
-/// Stops a server in an orderly way, deletes it and waits until it has gone.
-async fn retire(session: &Session, id: &str) -> Result<(), UpError> {
-    if let Some(server) = nova::server(session, id).await?
-        && server.status == "ACTIVE"
-    {
-        nova::stop(session, id).await?;
-        let begun = Instant::now();
-        while begun.elapsed() < STOPPING && nova::server(session, id).await?.is_some_and(|s| s.status == "ACTIVE") {
-            tokio::time::sleep(POLL).await;
-        }
-    }
-    nova::delete(session, id).await?;
-    let begun = Instant::now();
-    while let Some(server) = nova::server(session, id).await? {
-        if begun.elapsed() > FREEING {
-            return Err(UpError::Stuck { what: format!("deleting server {id}"), state: server.status, limit: FREEING });
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
-}
-
-/// Waits until a volume is held by nobody. Attachments of servers that are gone are taken away: Cinder keeps them
-/// when Nova could not end them in an orderly way.
-pub(crate) async fn free(session: &Session, id: &str) -> Result<(), UpError> {
-    let begun = Instant::now();
-    while let Some(volume) = nova::volume(session, id).await? {
-        if volume.servers.is_empty() && (volume.status == "available" || volume.status.starts_with("error")) {
-            return Ok(());
-        }
-        if begun.elapsed() > FREEING {
-            return Err(UpError::Stuck { what: format!("freeing volume {id}"), state: volume.status, limit: FREEING });
-        }
-        if begun.elapsed() > FREEING / 10 {
-            detach_from_the_gone(session, id).await?;
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
-}
-
-async fn detach_from_the_gone(session: &Session, volume: &str) -> Result<(), Error> {
-    let doing = format!("list the attachments of volume {volume}");
-    // Attachments are an API of their own since microversion 3.27.
-    let path = format!("/attachments/detail?volume_id={volume}");
-    let list = optional(session.list(Service::BlockStorage, &path, "attachments", &doing).await)?;
-    for attachment in list.unwrap_or_default() {
-        let server = attachment["instance"].as_str().unwrap_or_default();
-        if nova::server(session, server).await?.is_none() {
-            let id = attachment["id"].as_str().unwrap_or_default();
-            let path = format!("/attachments/{id}");
-            session.delete(Service::BlockStorage, path, &format!("end attachment {id} of volume {volume}")).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn started(session: &Session, id: &str) -> Result<(), UpError> {
-    let begun = Instant::now();
+async fn wake(session: &Session, id: &str, by: &str) -> Result<(), UpError> {
+    let (begun, mut taken) = (Instant::now(), false);
     while let Some(server) = nova::server(session, id).await?.filter(|s| s.status != "ACTIVE") {
-        if begun.elapsed() > FREEING || server.status == "ERROR" {
-            return Err(UpError::Stuck { what: format!("starting server {id}"), state: server.status, limit: FREEING });
+        if begun.elapsed() > STARTING || server.status == "ERROR" {
+            return Err(UpError::Stuck {
+                what: format!("starting server {id}"),
+                state: server.status,
+                limit: STARTING,
+            });
         }
+        taken = taken || nova::wake(session, id, by).await?;
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// What is to be said of a server that comes to rest whenever it is woken.
+async fn restless(session: &Session, id: &str, stack: String) -> Result<Failed, Error> {
+    let console = nova::console(session, id, CONSOLE_LINES).await.unwrap_or_default();
+    let why = "it was woken and stopped again, several times".to_owned();
+    let cause = Cause { console: cause::last_lines(&console, cause::LINES), ..Cause::of(format!("server {id}"), why) };
+    let status = nova::server(session, id).await?.map(|s| s.status).unwrap_or_default();
+    Ok(Failed { stack, status, causes: vec![cause] })
 }

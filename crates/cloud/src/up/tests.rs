@@ -20,8 +20,9 @@ fn status(made: &mut Option<Made>, status: &str) {
     made.as_mut().unwrap().stack.status = status.into();
 }
 
-const NEVER: Tried = Tried { state: 0, machines: 0 };
-const BOTH: Tried = Tried { state: 1, machines: 1 };
+const NEVER: Tried = Tried { state: 0, machines: 0, retired: 0, woken: 0 };
+const BOTH: Tried = Tried { state: 1, machines: 1, ..NEVER };
+const RETIRED: Tried = Tried { retired: 1, ..NEVER };
 
 #[test]
 fn the_journal_comes_first() {
@@ -58,7 +59,7 @@ fn what_was_removed_is_made_again() {
     let gone = |change: fn(&mut Seen)| {
         let mut seen = whole.clone();
         change(&mut seen);
-        match step(&cluster, &seen, NEVER) {
+        match step(&cluster, &seen, RETIRED) {
             Step::Update(_, wanted, gone) => (gone, wanted.parameters.contains_key("machine_0_image")),
             other => panic!("{other:?}"),
         }
@@ -108,15 +109,39 @@ fn an_address_that_leads_elsewhere_is_joined_again_by_hand() {
 fn what_somebody_keeps_removing_is_not_made_for_ever() {
     let (cluster, mut seen) = demo();
     seen.others.remove("sg");
-    let often = Tried { state: 0, machines: TRIES };
+    let often = Tried { machines: TRIES, ..NEVER };
     assert_eq!(step(&cluster, &seen, often), Step::Explain(Which::Machines));
 }
 
 #[test]
-fn a_stopped_server_is_started() {
+fn a_server_that_rests_is_woken_and_not_for_ever() {
     let (cluster, mut seen) = demo();
-    seen.servers[0].status = "SHUTOFF".into();
-    assert_eq!(step(&cluster, &seen, NEVER), Step::Start("srv".into()));
+    for (status, by) in [("SHUTOFF", "os-start"), ("PAUSED", "unpause"), ("SHELVED_OFFLOADED", "unshelve")] {
+        seen.servers[0].status = status.into();
+        assert_eq!(step(&cluster, &seen, NEVER), Step::Wake { server: "srv".into(), by });
+    }
+    let often = Tried { woken: TRIES, ..NEVER };
+    assert_eq!(step(&cluster, &seen, often), Step::Restless("srv".into()));
+}
+
+#[test]
+fn a_server_that_is_gone_lets_go_of_its_port_and_volume_first() {
+    let (cluster, mut seen) = demo();
+    seen.servers.clear();
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Retire("srv".into()));
+    assert!(matches!(step(&cluster, &seen, RETIRED), Step::Update(..)));
+}
+
+#[test]
+fn what_heat_would_replace_makes_room_first() {
+    for resource in ["server_0", "port_0"] {
+        let (cluster, mut seen) = demo();
+        let made = seen.machines.as_mut().unwrap();
+        made.stack.status = "CHECK_FAILED".into();
+        made.resources.iter_mut().find(|r| r.name == resource).unwrap().status = "CHECK_FAILED".into();
+        assert_eq!(step(&cluster, &seen, NEVER), Step::Retire("srv".into()), "{resource}");
+        assert!(matches!(step(&cluster, &seen, Tried { retired: TRIES, ..NEVER }), Step::Update(..)));
+    }
 }
 
 #[test]
@@ -133,7 +158,7 @@ fn a_machine_is_made_again_without_its_image_s_file() {
     let (cluster, mut seen) = demo();
     seen.images[0].name = "rastos-0123456789ab".into();
     seen.servers.clear();
-    match step(&cluster, &seen, NEVER) {
+    match step(&cluster, &seen, RETIRED) {
         Step::Update(_, wanted, _) => assert_eq!(wanted.parameters["machine_0_image"], "i1"),
         other => panic!("{other:?}"),
     }

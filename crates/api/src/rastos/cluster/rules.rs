@@ -6,7 +6,7 @@ use super::{API_PORT, API_VERSION, Access, Cluster, KIND, Network, Protocol, Reg
 use crate::{Faults, Path, Quantity, names};
 
 /// Where pods get their addresses from on every machine; a network of machines must lie elsewhere.
-const POD_RANGE: &str = "10.42.0.0/16";
+pub const POD_RANGE: &str = "10.42.0.0/16";
 /// Stacks are called `rastos-NAME-state`, servers `NAME-0`, and hosts end in `.NAME.rastos.internal`.
 const LONGEST_NAME: usize = 40;
 

@@ -41,6 +41,9 @@ impl Down {
         let uids: Vec<String> = marks.filter(|m| m.name == self.name).map(|m| m.uid).collect();
         let marked = left.inventory.items.iter().any(|i| i.clusters.contains(&self.name));
         if uids.is_empty() && !marked {
+            if let Some(unseen) = left.unseen(&self.name) {
+                return Err(unseen.into());
+            }
             return output::line(format!("there is no cluster {} in this project", self.name));
         }
         if !self.keep_state && !self.yes {
