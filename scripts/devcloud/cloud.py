@@ -3,6 +3,7 @@
     cloud.py catalogue                                  services, endpoints, roles, accounts, the project `demo`
     cloud.py contents                                   flavours, the external network, the guest image, the volume type
     cloud.py project NAME [QUOTA=N…] [deny=A,B] [hide=A,B]
+    cloud.py quota NAME QUOTA=N…                        of a project that is there
     cloud.py project-delete NAME
 
 A quota is named as Nova, Neutron or Cinder name it: instances, cores, ram; network, subnet, router, floatingip, port,
@@ -26,7 +27,7 @@ VOLUME = {"volumes", "snapshots", "gigabytes", "per_volume_gigabytes", "backups"
 
 def main(verb, *rest):
     cloud = connect("admin")
-    {"catalogue": catalogue, "contents": contents, "project": project, "project-delete": project_delete}[verb](cloud, *rest)
+    {"catalogue": catalogue, "contents": contents, "project": project, "quota": quota, "project-delete": project_delete}[verb](cloud, *rest)
 
 
 def connect(name):
@@ -95,6 +96,19 @@ def project(cloud, name, *settings):
     user = identity.create_user(name=name, password=PASSWORD, domain_id="default", default_project_id=made.id)
     for role in ["member", "heat_stack_owner", *denied]:
         identity.assign_project_role_to_user(made, user, identity.find_role(role, ignore_missing=False))
+    set_quotas(cloud, made, settings)
+    if hidden != [""]:
+        shown = {service.id for service in identity.services() if service.type not in hidden}
+        for end in identity.endpoints():
+            if end.service_id in shown:
+                identity.put(f"/OS-EP-FILTER/projects/{made.id}/endpoints/{end.id}")
+
+
+def quota(cloud, name, *settings):
+    set_quotas(cloud, cloud.identity.find_project(name, ignore_missing=False), dict(setting.split("=", 1) for setting in settings))
+
+
+def set_quotas(cloud, made, settings):
     quotas = {key: int(value) for key, value in settings.items()}
     for chosen, update in [(COMPUTE, cloud.compute.update_quota_set), (VOLUME, cloud.block_storage.update_quota_set)]:
         if ours := {key: value for key, value in quotas.items() if key in chosen}:
@@ -102,11 +116,6 @@ def project(cloud, name, *settings):
     if ours := {key: value for key, value in quotas.items() if key not in COMPUTE | VOLUME}:
         answer = cloud.network.put(f"/quotas/{made.id}", json={"quota": ours})
         answer.ok or sys.exit(f"quota: {answer.text}")
-    if hidden != [""]:
-        shown = {service.id for service in identity.services() if service.type not in hidden}
-        for end in identity.endpoints():
-            if end.service_id in shown:
-                identity.put(f"/OS-EP-FILTER/projects/{made.id}/endpoints/{end.id}")
 
 
 def project_delete(cloud, name):

@@ -53,11 +53,18 @@ impl Project {
         let proxies = Arc::<Proxies>::default();
         let mut clouds = String::from_utf8(made.stdout).expect("a clouds.yaml");
         clouds = clouds.replace(KEYSTONE.0, &proxies.before(KEYSTONE.1).to_string());
-        for (service, port) in SERVICES {
+        let hidden = settings.iter().filter_map(|s| s.strip_prefix("hide=")).flat_map(|s| s.split(','));
+        let hidden: Vec<&str> = hidden.collect();
+        for (service, port) in SERVICES.into_iter().filter(|(service, _)| !hidden.contains(service)) {
             clouds += &format!("    {service}_endpoint_override: http://{}\n", proxies.before(port));
         }
         fs::write(home.path().join("clouds.yaml"), clouds).expect("write clouds.yaml");
         Self { devcloud, name, home, proxies }
+    }
+
+    /// A directory of its own.
+    pub fn dir(&self) -> String {
+        self.home.path().display().to_string()
     }
 
     /// Writes a file; its path.
@@ -100,6 +107,7 @@ impl Project {
             .arg("cloud")
             .args(args)
             .env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml"))
+            .env("OS_CLOUD", &self.name)
             .env("XDG_CONFIG_HOME", self.home.path())
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("a file"))
@@ -134,9 +142,49 @@ impl Project {
 
     /// Runs OpenStack's own client in the project, behind rast's back.
     pub fn openstack(&self, args: &[&str]) -> String {
+        printed(&mut self.client(args))
+    }
+
+    /// Runs OpenStack's own client, which must fail; what it said.
+    pub fn openstack_fails(&self, args: &[&str]) -> String {
+        let output = self.client(args).output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(!output.status.success(), "openstack {args:?}: {said}");
+        said
+    }
+
+    fn client(&self, args: &[&str]) -> Command {
         let mut client = Command::new(&self.devcloud);
         client.args(["in", "openstack", "--os-cloud", &self.name]).args(args);
-        printed(client.env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml")))
+        client.env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml"));
+        client
+    }
+
+    /// Changes the project's quotas, as `devcloud project` takes them.
+    pub fn quotas(&self, quotas: &[&str]) {
+        printed(Command::new(&self.devcloud).args(["quota", &self.name]).args(quotas));
+    }
+
+    /// Makes an application credential; the name of a cloud that is used with it.
+    pub fn credential(&self, sort: &str) -> String {
+        let name = format!("{}-{sort}", self.name);
+        let flag = format!("--{sort}");
+        let made = self.openstack(&["application", "credential", "create", &name, &flag, "-f", "json"]);
+        let made: Value = serde_json::from_str(&made).expect("JSON");
+        let text = |key: &str| made[key].as_str().expect("a credential").to_owned();
+        let path = self.home.path().join("clouds.yaml");
+        let clouds = fs::read_to_string(&path).expect("clouds.yaml");
+        let address = clouds.lines().find(|l| l.contains("auth_url:")).expect("Keystone's address").trim();
+        let endpoints: String =
+            clouds.lines().filter(|l| l.contains("_endpoint_override")).map(|l| format!("{l}\n")).collect();
+        let (id, secret) = (text("id"), text("secret"));
+        let entry = format!(
+            "  {name}:\n    region_name: RegionOne\n    auth_type: v3applicationcredential\n    auth:\n      {address}\n      \
+             application_credential_id: {id}\n      application_credential_secret: {secret}\n{endpoints}"
+        );
+        fs::write(&path, clouds + &entry).expect("write clouds.yaml");
+        name
     }
 
     /// What the project holds, as kinds and names, in order.

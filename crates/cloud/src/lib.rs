@@ -20,6 +20,7 @@ pub mod plan;
 mod quota;
 mod repair;
 mod retry;
+pub mod rights;
 mod secret;
 pub mod seen;
 mod service;

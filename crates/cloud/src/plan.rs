@@ -107,10 +107,10 @@ impl Plan {
 pub fn plan(cluster: &Cluster, local: Option<&LocalImage>, seen: &Seen) -> Plan {
     let mut plan = Plan::default();
     judge::services(seen, &mut plan);
-    judge::rights(seen, &mut plan);
     plan.choices.networks = choose::networks(cluster, seen, &mut plan);
     plan.choices.image = choose::image(cluster, local, seen, &mut plan);
     plan.choices.flavor = choose::flavor(cluster, local, seen, &mut plan);
+    judge::rights(cluster, seen, &mut plan);
     judge::ranges(cluster, seen, &mut plan);
     judge::places(cluster, seen, &mut plan);
     judge::changes(cluster, seen, &mut plan);

@@ -9,7 +9,8 @@ use crate::{
     Error, Mark, Service, Session,
     error::optional,
     heat::{self, Resource, Stack},
-    quota::{self, Rooms},
+    quota::{self, Quota, Rooms},
+    rights::Right,
     token::Restriction,
 };
 
@@ -45,6 +46,8 @@ pub struct Seen {
     pub roles: Vec<String>,
     /// Whether an application credential is used, and which sort.
     pub credential: Option<Restriction>,
+    /// The rights that are known to be denied.
+    pub denied: Vec<Right>,
     /// The services that the cloud lacks or that do not answer, with the reason.
     pub lacking: Vec<(Service, String)>,
     /// The flavors.
@@ -277,6 +280,7 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
     seen.volume_types = next().iter().map(|t| text(t, "name")).collect();
     let ids = [&networks, &subnets, &routers, &groups].into_iter().flatten().map(|o| text(o, "id"));
     seen.others = ids.chain(seen.volumes.iter().map(|v| v.id.clone())).collect();
+    let rules: usize = groups.iter().filter_map(|g| g["security_group_rules"].as_array()).map(Vec::len).sum();
     let readers = [quota::of_nova, quota::of_cinder, quota::of_neutron];
     for ((service, result), read) in limits.into_iter().zip(readers) {
         match result {
@@ -284,6 +288,10 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
             // A cloud that does not tell its quotas can be worked with all the same: the plan shows them as unknown.
             Err(error) => tracing::info!(%service, %error, "its quotas are not known"),
         }
+    }
+    // Neutron gives a project its default group when it is first asked for its groups: perhaps just now.
+    for (quota, there) in [(Quota::SecurityGroups, groups.len()), (Quota::Rules, rules)] {
+        seen.rooms.entry(quota).and_modify(|room| room.used = room.used.max(there as u64));
     }
     seen.state = seen.noted(Service::Orchestration, state).flatten();
     seen.machines = seen.noted(Service::Orchestration, machines).flatten();

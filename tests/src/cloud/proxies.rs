@@ -8,7 +8,7 @@ use std::{
     process::Child,
     sync::{Arc, Mutex, MutexGuard},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -46,7 +46,7 @@ pub enum Fault {
 pub enum When {
     /// With every request that changes something, once in a series of runs.
     Once,
-    /// In every run with all such requests but the first.
+    /// In every run with all such requests but the first that no run before has got through.
     Lasting,
 }
 
@@ -62,9 +62,9 @@ pub struct Proxies {
 struct Series {
     fault: Fault,
     when: When,
-    /// How many requests of this run were changes.
-    seen: usize,
-    /// The changes that have met the fault.
+    /// Whether this run has got a change through that is new.
+    begun: bool,
+    /// The changes that have met the fault (once), or got through (lasting).
     met: BTreeSet<(String, Vec<u8>)>,
 }
 
@@ -92,7 +92,7 @@ impl Proxies {
 
     /// Begins a series of runs that meet a fault, or ends it. How many changes have met the fault of the one before.
     pub fn series(&self, fault: Option<(Fault, When)>) -> usize {
-        let new = fault.map(|(fault, when)| Series { fault, when, seen: 0, met: BTreeSet::new() });
+        let new = fault.map(|(fault, when)| Series { fault, when, begun: false, met: BTreeSet::new() });
         std::mem::replace(&mut *locked(&self.series), new).map_or(0, |s| s.met.len())
     }
 
@@ -103,7 +103,7 @@ impl Proxies {
             self.open(door);
         }
         if let Some(series) = &mut *locked(&self.series) {
-            series.seen = 0;
+            series.begun = false;
         }
         *locked(&self.client) = Some(client);
     }
@@ -166,15 +166,14 @@ impl Proxies {
         if login && (series.when == When::Lasting || !survivable) {
             return None;
         }
-        series.seen += 1;
         let meets = match series.when {
             When::Once => series.met.insert(request.key()),
+            When::Lasting if series.met.contains(&request.key()) => false,
+            When::Lasting if series.begun => true,
             When::Lasting => {
-                let meets = series.seen > 1;
-                if meets {
-                    series.met.insert(request.key());
-                }
-                meets
+                series.begun = true;
+                series.met.insert(request.key());
+                false
             }
         };
         meets.then_some(series.fault)
@@ -198,7 +197,10 @@ impl Proxies {
         }
         drop(client);
         if locked(&self.series).as_ref().is_some_and(|s| s.when == When::Once) {
-            thread::sleep(OUTAGE);
+            let begun = Instant::now();
+            while begun.elapsed() < OUTAGE {
+                crate::pause();
+            }
             self.open(door);
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! are left out by name, never green in silence.
 
 mod faults;
+mod plans;
 
 use std::{
     io::{Read as _, Write as _},
@@ -79,27 +80,5 @@ fn a_file_becomes_an_app_that_answers_and_its_state_outlives_the_server() {
     eventually("the app answers again", || page(address));
 
     project.ok(&["down", "demo", "--yes"]);
-    assert_eq!(project.inventory(), before);
-}
-
-#[test]
-fn a_plan_says_what_would_fail_and_makes_nothing() {
-    let project = Project::new("plan");
-    let before = project.inventory();
-    for (field, says) in [
-        ("flavor: none", "there is no flavor \"none\""),
-        ("zone: mars", "there is no available zone \"mars\""),
-        ("externalNetwork: none", "there is no external network \"none\""),
-        ("network: {cidr: 172.24.4.0/24}", "overlaps 172.24.4.0/24 of subnet"),
-        ("image: {name: none}", "sees no active image \"none\""),
-    ] {
-        let spec = CLUSTER.replace("  image: {name: guest}\n  flavor: r1.tiny\n", &format!("  {field}\n"));
-        let file = project.file("bad.yaml", &spec);
-        for verb in [["plan", "-f", &file].as_slice(), &["up", "-f", &file, "--no-wait"]] {
-            let output = project.rast(verb);
-            assert_eq!(output.status.code(), Some(3), "{verb:?} {field}");
-            assert!(text(&output.stdout).contains(says), "{field}: {}", text(&output.stdout));
-        }
-    }
     assert_eq!(project.inventory(), before);
 }

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use super::{ImageChoice, Plan, journaled};
 use crate::{
     Service, repair,
+    rights::{self, Right},
     seen::{Made, Seen},
-    token::Restriction,
 };
 
 /// Roles that look and do not touch.
@@ -26,15 +26,30 @@ pub(super) fn services(seen: &Seen, plan: &mut Plan) {
     }
 }
 
-pub(super) fn rights(seen: &Seen, plan: &mut Plan) {
+pub(super) fn rights(cluster: &Cluster, seen: &Seen, plan: &mut Plan) {
     if !seen.roles.is_empty() && seen.roles.iter().all(|r| LOOKING.contains(&r.as_str())) {
         let what = format!("the role {} lets you look and make nothing", seen.roles.join(", "));
-        plan.stop(what, "ask for the role member in this project");
+        return plan.stop(what, "ask for the role member in this project");
     }
-    if seen.credential == Some(Restriction::Restricted) {
-        let what = "this application credential is restricted: it can make no trusts";
-        let advice = "if this cloud's Heat asks for one, make the credential with --unrestricted (docs/openstack.md)";
-        plan.note(what, advice);
+    for right in &seen.denied {
+        match right {
+            Right::Network if cluster.new_network().is_some() => {
+                let advice = "ask for the right, or name a network that is there in spec.network.existing";
+                plan.stop("you may make no networks in this project", advice);
+            }
+            Right::Image if matches!(plan.choices.image, ImageChoice::Upload(_)) => {
+                let advice = "ask for the right, or name an image that is there in spec.image.name";
+                plan.stop("you may upload no images into this project", advice);
+            }
+            Right::Stack => {
+                let advice = "ask for the right; often it is the role heat_stack_owner";
+                plan.stop("you may make no Heat stacks in this project", advice);
+            }
+            Right::Trust => {
+                plan.note("this application credential can make no trusts", rights::advice(seen.credential));
+            }
+            Right::Network | Right::Image => {}
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     Service,
     heat::{Resource, Stack},
     quota::Room,
+    rights::Right,
     seen::{Address, Image, Made, Network, Port, Server, Subnet},
     template,
     token::Restriction,
@@ -197,6 +198,8 @@ fn what_would_fail_is_said_before_anything_is_made() {
         (|c, _| c.spec.zone = Some("mars".into()), "there is no available zone \"mars\""),
         (|c, _| c.spec.state.kind = Some("tape".into()), "there is no volume type \"tape\""),
         (|_, s| s.lacking.push((Service::Orchestration, "none".into())), "orchestration (Heat): none"),
+        (|_, s| s.denied = vec![Right::Network], "you may make no networks in this project"),
+        (|_, s| s.denied = vec![Right::Stack], "you may make no Heat stacks in this project"),
         (|_, s| s.roles = vec!["reader".into()], "the role reader lets you look and make nothing"),
     ];
     for (change, what) in cases {
@@ -209,7 +212,7 @@ fn what_would_fail_is_said_before_anything_is_made() {
 #[test]
 fn what_is_only_worth_knowing_stops_nothing() {
     let mut seen = empty_project();
-    seen.credential = Some(Restriction::Restricted);
+    (seen.credential, seen.denied) = (Some(Restriction::Restricted), vec![Right::Trust, Right::Image]);
     seen.subnets.push(Subnet { id: "s2".into(), cidr: "10.20.0.0/16".into(), own: true, ..Subnet::default() });
     let plan = plan(&Cluster::named("demo"), None, &seen);
     assert!(plan.holds() && plan.problems.len() == 2, "{:?}", plan.problems);
@@ -226,6 +229,9 @@ fn an_image_goes_up_once_and_the_oldest_wins() {
     assert!(matches!(choice(&seen), ImageChoice::Present { id, .. } if id == "i0"));
     seen.images.iter_mut().for_each(|i| i.status = "saving".into());
     assert_eq!(choice(&seen), ImageChoice::Upload(local.clone()));
+    seen.denied = vec![Right::Image];
+    let denied = plan(&Cluster::named("demo"), Some(&local), &seen).problems;
+    assert_eq!(denied[0].what, "you may upload no images into this project");
     // Where Glance keeps another digest, what we uploaded is known by its name.
     seen.images.push(Image { name: local.name(), sha512: None, ..image("i2", "") });
     assert_eq!(choice(&seen), ImageChoice::Upload(local.clone()));

@@ -19,6 +19,7 @@ use crate::{
     glance, heat, neutron, nova,
     patience::Patience,
     plan::{self, LocalImage, Plan},
+    rights::{self, Right},
     seen::{self, Made, Seen},
 };
 
@@ -125,9 +126,13 @@ pub async fn run(
 ) -> Result<Ready, UpError> {
     let fresh = Mark { name: cluster.name().to_owned(), uid: Uuid::new_v4().to_string() };
     let (mut tried, mut patience) = (Tried::default(), Patience::default());
-    let mut begun = false;
+    let (mut begun, mut denied) = (false, None);
     loop {
-        let seen = seen::read(session, cluster.name()).await?;
+        let mut seen = seen::read(session, cluster.name()).await?;
+        seen.denied = match &denied {
+            Some(known) => Vec::clone(known),
+            None => denied.insert(rights::denied(session, &seen).await?).clone(),
+        };
         let plan = plan::plan(cluster, local, &seen);
         if !plan.holds() {
             patience.bear(Err(refused(plan, &seen, begun))).await?;
@@ -177,7 +182,8 @@ impl Effects<'_> {
         match step {
             Step::Create(_, wanted) => {
                 self.tell(format!("creating stack {}", wanted.name));
-                heat::create(session, &wanted).await?;
+                let made = heat::create(session, &wanted).await;
+                made.map_err(|error| self.without_trust(error))?;
                 wait(session, &wanted.name, report).await?;
             }
             Step::Update(which, wanted, gone) => {
@@ -227,6 +233,17 @@ impl Effects<'_> {
             Step::Done { .. } => {}
         }
         Ok(())
+    }
+
+    /// Heat does not say that it wanted a trust and was given none.
+    fn without_trust(&self, mut error: Error) -> Error {
+        if let Error::Refused(refusal) = &mut error
+            && self.seen.denied.contains(&Right::Trust)
+        {
+            let advice = rights::advice(self.seen.credential);
+            refusal.message += &format!("; perhaps because this application credential can make no trusts: {advice}");
+        }
+        error
     }
 
     fn made(&self, which: Which) -> Made {

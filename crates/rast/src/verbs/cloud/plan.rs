@@ -7,6 +7,7 @@ use clap::Args;
 use cloud::{
     Mark,
     plan::{self, Act},
+    rights,
     seen::{self, Seen},
 };
 use serde_json::json;
@@ -35,7 +36,7 @@ pub struct Plan {
 impl Plan {
     /// Runs the verb. Changes nothing; fails when up would.
     pub async fn run(self, context: &Context, which: &Which) -> Result<()> {
-        let (cluster, local, seen, session) = match &self.name {
+        let (cluster, local, mut seen, session) = match &self.name {
             None => {
                 let (cluster, dir) = file::read(&self.file)?.only_cluster()?;
                 let (local, session) = futures::join!(file::local_image(&cluster, &dir), which.session());
@@ -51,6 +52,7 @@ impl Plan {
                 (own::wanted(context, &made).await, None, seen, session)
             }
         };
+        seen.denied = rights::denied(&session, &seen).await?;
         let plan = plan::plan(&cluster, local.as_ref(), &seen);
         match self.output {
             Output::Table | Output::Wide => {

@@ -1,0 +1,343 @@
+//! What `rast cloud plan` predicts is what happens, to OpenStack's own client as well.
+
+use serde_json::Value;
+use tests::cloud::Project;
+
+use crate::{CLUSTER, text};
+
+/// A project or a cluster in which something is wrong.
+struct Case {
+    name: &'static str,
+    /// How the project is prepared.
+    settings: &'static [&'static str],
+    /// What the cluster's file says besides.
+    spec: &'static str,
+    /// What the plan says.
+    says: &'static str,
+    /// What the plain client is to do; `STACK` for the cluster's own template.
+    attempt: &'static [&'static str],
+    /// What it is answered.
+    fails: &'static str,
+}
+
+const STACK: &[&str] = &["STACK"];
+
+const CASES: [Case; 11] = [
+    Case {
+        name: "flavor",
+        settings: &[],
+        spec: "flavor: none",
+        says: "there is no flavor \"none\"",
+        attempt: &["server", "create", "--image", "guest", "--nic", "none", "--flavor", "none", "a"],
+        fails: "No Flavor found for none",
+    },
+    Case {
+        name: "small",
+        settings: &[],
+        spec: "image: {name: big}\n  flavor: r1.tiny",
+        says: "flavor r1.tiny has a disk of 1 GiB, the image needs 9",
+        attempt: &["server", "create", "--image", "big", "--nic", "none", "--flavor", "r1.tiny", "a"],
+        fails: "Flavor's disk is too small for requested image",
+    },
+    Case {
+        name: "zone",
+        settings: &[],
+        spec: "zone: mars",
+        says: "there is no available zone \"mars\"",
+        attempt: &[
+            "server",
+            "create",
+            "--image",
+            "guest",
+            "--nic",
+            "none",
+            "--flavor",
+            "r1.tiny",
+            "--availability-zone",
+            "mars",
+            "a",
+        ],
+        fails: "The requested availability zone is not available",
+    },
+    Case {
+        name: "image",
+        settings: &[],
+        spec: "image: {name: none}",
+        says: "the project sees no active image \"none\"",
+        attempt: &["image", "show", "none"],
+        fails: "No Image found for none",
+    },
+    Case {
+        name: "type",
+        settings: &[],
+        spec: "state: {type: tape}",
+        says: "there is no volume type \"tape\"",
+        attempt: &["volume", "create", "--size", "1", "--type", "tape", "a"],
+        fails: "tape",
+    },
+    Case {
+        name: "overlap",
+        settings: &[],
+        spec: "network: {cidr: 172.24.4.0/24}",
+        says: "overlaps 172.24.4.0/24 of subnet",
+        attempt: STACK,
+        fails: "overlaps with cidr 172.24.4.0/24 of subnet",
+    },
+    Case {
+        name: "external",
+        settings: &["deny=external"],
+        spec: "",
+        says: "the project sees no external network",
+        attempt: &["floating", "ip", "create", "public"],
+        fails: "No Network found for public",
+    },
+    Case {
+        name: "upload",
+        settings: &["deny=image"],
+        spec: "image: {file: IMAGE}",
+        says: "you may upload no images into this project",
+        attempt: &["image", "create", "--file", "IMAGE", "--disk-format", "qcow2", "--container-format", "bare", "a"],
+        fails: "403",
+    },
+    Case {
+        name: "networks",
+        settings: &["deny=network"],
+        spec: "",
+        says: "you may make no networks in this project",
+        attempt: STACK,
+        fails: "create_network",
+    },
+    Case {
+        name: "stacks",
+        settings: &["deny=stack"],
+        spec: "",
+        says: "you may make no Heat stacks in this project",
+        attempt: STACK,
+        fails: "You are not authorized",
+    },
+    Case {
+        name: "heat",
+        settings: &["hide=orchestration"],
+        spec: "",
+        says: "the cloud offers no orchestration (Heat)",
+        attempt: &["stack", "list"],
+        fails: "orchestration",
+    },
+];
+
+/// The test cluster with other fields; those that it has already are replaced.
+fn cluster(spec: &str) -> String {
+    let mut text = CLUSTER.to_owned();
+    for line in spec.lines() {
+        let field = line.trim().split(':').next().unwrap_or_default();
+        let kept = text.lines().filter(|l| field.is_empty() || !l.starts_with(&format!("  {field}:")));
+        text = kept.map(|l| format!("{l}\n")).collect();
+    }
+    format!("{text}  {spec}\n")
+}
+
+/// The cluster's own stacks, made by the plain client; what it says when one fails.
+struct Stacks<'a> {
+    project: &'a Project,
+    dir: String,
+}
+
+impl<'a> Stacks<'a> {
+    fn of(project: &'a Project, file: &str) -> Self {
+        let dir = project.dir();
+        project.ok(&["template", "-f", file, "--dir", &dir]);
+        Self { project, dir }
+    }
+
+    fn create<'b>(&'b self, name: &'b str, parameters: &'b [String]) -> Vec<&'b str> {
+        let mut args = vec!["stack", "create", "--wait", "-t", name];
+        for parameter in parameters {
+            args.extend(["--parameter", parameter]);
+        }
+        args
+    }
+
+    fn state(&self) -> (String, Vec<String>) {
+        (format!("{}/rastos-demo-state.yaml", self.dir), vec!["external_network=public".into()])
+    }
+
+    /// Why the first stack fails.
+    fn state_fails(&self) -> String {
+        let (template, parameters) = self.state();
+        let mut args = self.create(&template, &parameters);
+        args.push("direct-state");
+        let said = self.project.openstack_fails(&args);
+        said + &self.explained("direct-state")
+    }
+
+    /// Makes the first stack; what the second is told of it.
+    fn make_state(&self) -> Vec<String> {
+        let (template, parameters) = self.state();
+        let mut args = self.create(&template, &parameters);
+        args.push("direct-state");
+        self.project.openstack(&args);
+        let output = |key: &str| {
+            let args = ["stack", "output", "show", "direct-state", key, "-f", "value", "-c", "output_value"];
+            self.project.openstack(&args).trim().to_owned()
+        };
+        let volume = output("volume");
+        vec![
+            format!("state_serial={}", &volume[..20]),
+            format!("state_volume={volume}"),
+            format!("address={}", output("address_id")),
+            "external_network=public".into(),
+            "machine_0_image=guest".into(),
+            "machine_0_flavor=r1.tiny".into(),
+        ]
+    }
+
+    /// Why the second stack fails.
+    fn machines_fail(&self, parameters: &[String]) -> String {
+        let template = format!("{}/rastos-demo.yaml", self.dir);
+        let mut args = self.create(&template, parameters);
+        args.push("direct");
+        let said = self.project.openstack_fails(&args);
+        said + &self.explained("direct")
+    }
+
+    /// What Heat says of a failure; the stack is gone afterwards.
+    fn explained(&self, stack: &str) -> String {
+        let listed = self.project.openstack(&["stack", "list", "-f", "value", "-c", "Stack Name"]);
+        if !listed.lines().any(|name| name == stack) {
+            return String::new();
+        }
+        let why = self.project.openstack(&["stack", "failures", "list", stack]);
+        self.project.openstack(&["stack", "delete", "--yes", "--wait", stack]);
+        why
+    }
+}
+
+fn refused(project: &Project, file: &str, says: &str) {
+    for verb in [["plan", "-f", file].as_slice(), &["up", "-f", file, "--no-wait"]] {
+        let output = project.rast(verb);
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(3), "{verb:?}: {said}{}", text(&output.stderr));
+        assert!(said.contains(says), "{verb:?} {says}: {said}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_project_or_a_file_is_said_and_is_so() {
+    for case in CASES {
+        let project = Project::with(case.name, case.settings);
+        let image = project.guest("image.qcow2");
+        if case.name == "small" {
+            let file = ["--file", image.as_str(), "--disk-format", "qcow2", "--container-format", "bare"];
+            project.openstack(&[["image", "create", "--min-disk", "9"].as_slice(), &file, &["big"]].concat());
+        }
+        let before = project.inventory();
+        let file = project.file("cluster.yaml", &cluster(&case.spec.replace("IMAGE", &image)));
+        refused(&project, &file, case.says);
+        assert_eq!(project.inventory(), before, "{}", case.name);
+        let said = if case.attempt == STACK && case.name == "stacks" {
+            Stacks::of(&project, &file).state_fails()
+        } else if case.attempt == STACK {
+            let stacks = Stacks::of(&project, &file);
+            stacks.machines_fail(&stacks.make_state())
+        } else {
+            let attempt: Vec<&str> = case.attempt.iter().map(|a| if *a == "IMAGE" { &image } else { *a }).collect();
+            project.openstack_fails(&attempt)
+        };
+        assert!(said.contains(case.fails), "{}: {said}", case.name);
+    }
+}
+
+/// Quotas with the largest limit that is too small, and what the plan says. The default group counts.
+const MACHINES: [(&str, &str); 9] = [
+    ("instances=0", "1 instances are needed, 0 of 0 are free"),
+    ("cores=0", "1 cores are needed, 0 of 0 are free"),
+    ("ram=255", "256 RAM (MiB) are needed, 255 of 255 are free"),
+    ("network=0", "1 networks are needed, 0 of 0 are free"),
+    ("subnet=0", "1 subnets are needed, 0 of 0 are free"),
+    ("router=0", "1 routers are needed, 0 of 0 are free"),
+    ("port=2", "3 ports are needed, 2 of 2 are free"),
+    ("security_group=1", "1 security groups are needed, 0 of 1 are free"),
+    ("security_group_rule=6", "3 security group rules are needed, 2 of 6 are free"),
+];
+const STATE: [(&str, &str); 3] = [
+    ("volumes=0", "1 volumes are needed, 0 of 0 are free"),
+    ("gigabytes=0", "1 volume gigabytes are needed, 0 of 0 are free"),
+    ("floatingip=0", "1 floating IPs are needed, 0 of 0 are free"),
+];
+/// What a cluster needs, and nothing more.
+const ENOUGH: [&str; 12] = [
+    "instances=1",
+    "cores=1",
+    "ram=256",
+    "network=1",
+    "subnet=1",
+    "router=1",
+    "port=3",
+    "security_group=2",
+    "security_group_rule=7",
+    "volumes=1",
+    "gigabytes=1",
+    "floatingip=1",
+];
+const PLENTY: &str = "=100000";
+
+fn quota_fails(said: &str) -> bool {
+    ["uota", "exceeds allowed", "exceed", "Maximum number"].iter().any(|word| said.contains(word))
+}
+
+#[test]
+fn each_quota_that_is_too_small_by_one_is_said_and_is_so() {
+    let project = Project::new("quotas");
+    let file = project.file("cluster.yaml", CLUSTER);
+    let stacks = Stacks::of(&project, &file);
+    let _the_default_group_is_there_now = project.inventory();
+    let too_small = |(quota, says): (&str, &str), attempt: &dyn Fn() -> String| {
+        project.quotas(&[quota]);
+        refused(&project, &file, says);
+        let said = attempt();
+        assert!(quota_fails(&said), "{quota}: {said}");
+        let (name, _) = quota.split_once('=').expect("a quota");
+        project.quotas(&[&format!("{name}{PLENTY}")]);
+    };
+    for case in STATE {
+        too_small(case, &|| stacks.state_fails());
+    }
+    let parameters = stacks.make_state();
+    for case in MACHINES {
+        too_small(case, &|| stacks.machines_fail(&parameters));
+    }
+}
+
+#[test]
+fn what_a_plan_needs_is_enough() {
+    let project = Project::with("enough", &ENOUGH);
+    let file = project.file("cluster.yaml", CLUSTER);
+    let plan: Value = serde_json::from_str(&project.ok(&["plan", "-f", &file, "-o", "json"])).expect("JSON");
+    assert_eq!(plan["needs"].as_object().map(serde_json::Map::len), Some(ENOUGH.len()), "{plan}");
+    project.ok(&["up", "-f", &file, "--no-wait"]);
+    project.ok(&["down", "demo", "--yes"]);
+}
+
+/// Whether a credential may do what Heat wants is the cloud's choice (`RAST_DEVCLOUD_CREDENTIAL_TRUSTS`).
+#[test]
+fn what_an_application_credential_cannot_do_is_said_and_is_so() {
+    let project = Project::new("credential");
+    let file = project.file("cluster.yaml", CLUSTER);
+    for (sort, advice) in
+        [("restricted", "make the credential with --unrestricted"), ("unrestricted", "use a password")]
+    {
+        let cloud = project.credential(sort);
+        let before = project.inventory();
+        let plan = project.ok(&["plan", "--os-cloud", &cloud, "-f", &file]);
+        let up = project.rast(&["up", "--os-cloud", &cloud, "-f", &file, "--no-wait"]);
+        let said = text(&up.stderr);
+        if plan.contains("this application credential can make no trusts") {
+            assert!(plan.contains(advice), "{plan}");
+            assert!(!up.status.success() && said.contains(advice) && said.contains("[req-"), "{said}");
+        } else {
+            assert!(up.status.success(), "{said}");
+            project.ok(&["down", "demo", "--yes", "--os-cloud", &cloud]);
+        }
+        assert_eq!(project.inventory(), before, "{sort}");
+    }
+}
