@@ -37,7 +37,7 @@ const CASES: [Case; 11] = [
         spec: "image: {name: big}\n  flavor: r1.tiny",
         says: "flavor r1.tiny has a disk of 1 GiB, the image needs 9",
         attempt: &["server", "create", "--image", "big", "--nic", "none", "--flavor", "r1.tiny", "a"],
-        fails: "Flavor's disk is too small for requested image",
+        fails: "Flavor's disk is smaller than the minimum size",
     },
     Case {
         name: "zone",
