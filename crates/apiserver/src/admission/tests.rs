@@ -270,6 +270,18 @@ async fn nobody_gives_away_rights_that_he_does_not_have() {
         assert!(w.create(&admin, "RoleBinding", binding("a", "bob", "ClusterRole", role)).await.is_err(), "{role}");
     }
     assert!(w.create(&admin, "ClusterRoleBinding", binding("", "bob", "ClusterRole", "view")).await.is_err());
+    // A change is no way round it, unless it leaves alone what counts.
+    let bound = binding("a", "bob", "ClusterRole", "cluster-admin");
+    let mut own = bound.clone();
+    own["subjects"][0]["name"] = json!("admin");
+    for verb in ["update", "patch"] {
+        let change = async |kind, old: &Value, new: &Value| {
+            w.admit(&admin, verb, kind, Some(old.clone()), new.clone()).await.is_ok()
+        };
+        assert!(!change("Role", &role("", "pods", "get"), &role("*", "*", "*")).await, "{verb} of a role");
+        assert!(!change("RoleBinding", &bound, &own).await, "{verb} of a binding");
+        assert!(change("RoleBinding", &bound, &bound).await);
+    }
     // Written a moment ago: the authoriser may not have heard of it.
     w.put("/registry/rbac.authorization.k8s.io/roles/a/strong", role("", "nodes", "delete")).await;
     assert!(w.create(&admin, "RoleBinding", binding("a", "bob", "Role", "strong")).await.is_err());

@@ -155,6 +155,60 @@ fn what_cannot_be_written_until_the_end_is_counted_and_told() {
     assert_eq!(backlog.waiting.load(Ordering::Relaxed), 0);
 }
 
+/// Waits until a log has so many lines.
+async fn written(path: &Path, count: usize) -> Vec<Value> {
+    let all = async {
+        loop {
+            let lines = lines(path);
+            if lines.len() >= count {
+                return lines;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("each request has its line")
+}
+
+#[tokio::test]
+async fn a_server_writes_down_who_asked_for_what_and_how_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
+    let fixture = crate::testing::Fixture::audited(Arc::new(Audit::open(&path, 1 << 30, 1).unwrap())).await;
+    let before = written(&path, 2).await.len();
+    let url = "/api/v1/namespaces/default/secrets";
+    let get = || http::Request::get(url).header("authorization", "Bearer hunter2");
+    let empty = axum::body::Body::empty;
+    let mallory = fixture.server.local(Identity { user: "mallory".into(), ..Identity::default() });
+    let refused = tower::ServiceExt::oneshot(mallory, get().body(empty()).unwrap()).await.unwrap();
+    fixture.send(get().header("impersonate-user", "bob").body(empty()).unwrap()).await;
+    let secret = serde_json::json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2"}});
+    fixture.post(url, secret).await.expect(201);
+    drop(fixture.watch(&format!("{url}?watch=true")).await);
+
+    let lines = &written(&path, before + 5).await[before..];
+    let told = |line: &Value| {
+        let (user, other) = (&line["user"]["username"], &line["impersonatedUser"]["username"]);
+        let (code, decision) = (&line["responseStatus"]["code"], &line["annotations"]["authorization.k8s.io/decision"]);
+        let words = [user, other, &line["verb"], code, decision, &line["stage"]];
+        words.map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).join(" ")
+    };
+    assert_eq!(
+        lines.iter().map(told).collect::<Vec<_>>(),
+        [
+            "mallory null list 403 forbid ResponseComplete",
+            "system:admin bob list 200 allow ResponseComplete",
+            "system:admin null create 201 allow ResponseComplete",
+            "system:admin null watch 200 allow ResponseStarted",
+            "system:admin null watch 200 allow ResponseComplete",
+        ]
+    );
+    assert_eq!(refused.headers()["audit-id"], lines[0]["auditID"].as_str().unwrap());
+    assert_eq!(lines[2]["userAgent"], "test/1");
+    assert_eq!(lines[3]["auditID"], lines[4]["auditID"]);
+    assert!(lines.iter().all(|line| line["objectRef"]["resource"] == "secrets"), "{lines:?}");
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("hunter2"), "no secret is in it");
+}
+
 /// A file system of one page beside the log's own, unmounted when dropped.
 struct Small(tempfile::TempDir);
 

@@ -224,3 +224,31 @@ impl Ord for Keyed {
         self.0.key.cmp(&other.0.key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, rev: u64) -> Entry {
+        let value = serde_json::json!({"metadata": {"name": name, "namespace": "default"}}).to_string();
+        let key = format!("/registry/core/configmaps/default/{name}");
+        Entry { key, value: value.into(), created: Rev(rev), modified: Rev(rev) }
+    }
+
+    /// When the watch of the store has broken it is listed again: who watches must still be told all that happened.
+    #[test]
+    fn what_was_missed_becomes_changes() {
+        let shelf = Shelf::new(Arc::new(crate::testing::configmap()));
+        shelf.replace_all(vec![entry("a", 1), entry("b", 2), entry("c", 3)], Rev(3));
+        assert!(shelf.changes(Rev(2), Rev(3)).is_err(), "what came before is not known");
+        shelf.replace_all(vec![entry("a", 1), entry("b", 5), entry("d", 6)], Rev(7));
+        let (changes, rev) = shelf.changes(Rev(3), Rev(7)).ok().expect("all of it is known");
+        let told = |c: &Arc<Change>| (c.item.key.to_string(), c.item.rev.0, c.prev.is_some(), c.deleted);
+        let told: Vec<_> = changes.iter().map(told).collect();
+        let expected = [("b", 5, true, false), ("d", 6, false, false), ("c", 7, true, true)];
+        assert_eq!(told, expected.map(|(name, rev, was, gone)| (format!("default/{name}"), rev, was, gone)));
+        assert_eq!(rev, Rev(7));
+        let (items, ..) = shelf.list("", None, 0, Rev(7), |_| true);
+        assert_eq!(items.iter().map(|item| item.name()).collect::<Vec<_>>(), ["a", "b", "d"]);
+    }
+}

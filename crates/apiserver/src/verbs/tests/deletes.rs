@@ -39,6 +39,16 @@ async fn foreground_waits_for_the_collector() {
     f.post(MAPS, json!({"metadata": {"name": "a"}})).await.expect(201);
     let marked = f.delete(&format!("{MAPS}/a"), json!({"propagationPolicy": "Foreground"})).await.expect(200);
     assert_eq!(marked["metadata"]["finalizers"], json!(["foregroundDeletion"]));
+    for options in [json!({"propagationPolicy": "Orphan"}), json!({"orphanDependents": true})] {
+        f.post(MAPS, json!({"metadata": {"name": "b"}})).await.expect(201);
+        let marked = f.delete(&format!("{MAPS}/b"), options).await.expect(200);
+        assert_eq!(marked["metadata"]["finalizers"], json!(["orphan"]));
+        f.patch("merge", &format!("{MAPS}/b"), json!({"metadata": {"finalizers": null}})).await.expect(200);
+        f.get(&format!("{MAPS}/b")).await.expect(404);
+    }
+    f.post(MAPS, json!({"metadata": {"name": "b"}})).await.expect(201);
+    f.delete(&format!("{MAPS}/b"), json!({"orphanDependents": false})).await.expect(200);
+    f.get(&format!("{MAPS}/b")).await.expect(404);
 }
 
 #[tokio::test]
@@ -66,7 +76,11 @@ async fn a_bound_pod_waits_for_its_node() {
 async fn an_evicted_pod_is_deleted() {
     let f = Fixture::new().await;
     f.post(PODS, pod("p")).await.expect(201);
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let mut eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    eviction["deleteOptions"] = json!({"dryRun": ["All"]});
+    f.post(&format!("{PODS}/p/eviction"), eviction.clone()).await.expect(201);
+    f.get(&format!("{PODS}/p")).await.expect(200);
+    eviction["deleteOptions"] = Value::Null;
     f.post(&format!("{PODS}/p/eviction"), eviction).await.expect(201);
     f.get(&format!("{PODS}/p")).await.expect(404);
 }

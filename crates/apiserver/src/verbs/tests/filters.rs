@@ -44,6 +44,22 @@ async fn who_acts_as_another_is_the_other() {
     assert_eq!(bob.call(request).await.unwrap().status(), 403);
 }
 
+/// Whoever may act as some users is not thereby a master, nor a service account.
+#[tokio::test]
+async fn every_part_of_whom_one_acts_as_must_be_allowed() {
+    let f = Fixture::new().await;
+    let deputy = f.server.local(Identity { user: "deputy".into(), ..Identity::default() });
+    let status = async |headers: &[(&str, &str)]| {
+        let request = headers.iter().fold(get(MAPS), |request, (name, value)| request.header(*name, *value));
+        deputy.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+    };
+    let bob = ("impersonate-user", "bob");
+    assert_eq!(status(&[bob]).await, 200);
+    assert_eq!(status(&[bob, ("impersonate-group", "system:masters")]).await, 403);
+    assert_eq!(status(&[bob, ("impersonate-uid", "1")]).await, 403);
+    assert_eq!(status(&[("impersonate-user", "system:serviceaccount:default:default")]).await, 403);
+}
+
 #[tokio::test]
 async fn a_door_judges_for_itself() {
     let f = Fixture::new().await;

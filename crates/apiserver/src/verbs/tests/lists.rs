@@ -65,6 +65,26 @@ async fn a_page_of_a_compacted_time_is_gone() {
     assert_eq!(names(&f.get(&next(&second)).await.expect(200)), ["e"]);
 }
 
+/// What is long past is let go, or the store would grow without end; not before its time, or watches would break.
+#[tokio::test]
+async fn the_store_is_compacted_as_time_goes_by() {
+    let f = Fixture::new().await;
+    let store = &f.server.config().store;
+    for minute in 0..30 {
+        let writes = || vec![store::Write::Put("/registry/test/things/x".into(), "1".into())];
+        let commits = (0..200).map(|_| store.commit(store::Txn { checks: vec![], writes: writes() }));
+        futures::future::try_join_all(commits).await.unwrap();
+        if let Err(error) = store.get("/registry/test/things/x", Some(store::Rev(20))).await {
+            assert!(matches!(error, store::Error::Compacted { .. }) && minute >= 10, "after {minute} minutes: {error}");
+            return;
+        }
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+        tokio::time::resume();
+    }
+    panic!("never compacted");
+}
+
 #[tokio::test]
 async fn selectors_select() {
     let f = Fixture::new().await;
@@ -153,4 +173,15 @@ async fn long_lists_are_compressed_for_those_who_take_it() {
     flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).unwrap();
     assert_eq!(text, plain);
     assert_eq!(names(&serde_json::from_slice(&text).unwrap()).len(), 40);
+}
+
+#[tokio::test]
+async fn a_time_that_has_not_come_is_not_waited_for_for_ever() {
+    let f = Fixture::new().await;
+    five(&f).await;
+    for uri in [format!("{MAPS}?resourceVersion=1000000"), format!("{MAPS}?watch=1&resourceVersion=1000000")] {
+        let status = f.get(&uri).await.expect(504);
+        assert_eq!(status["reason"], "Timeout", "{status}");
+        assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "{status}");
+    }
 }

@@ -46,6 +46,23 @@ async fn a_list_and_a_watch_from_it_miss_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
+async fn a_watch_of_a_namespace_sees_no_other() {
+    let f = Fixture::new().await;
+    f.post("/api/v1/namespaces", json!({"metadata": {"name": "default2"}})).await.expect(201);
+    let other = "/api/v1/namespaces/default2/configmaps";
+    f.post(other, json!({"metadata": {"name": "before"}})).await.expect(201);
+    let mut one = f.watch(&format!("{MAPS}?watch=true")).await;
+    let mut all = f.watch("/api/v1/configmaps?watch=true").await;
+    f.post(other, json!({"metadata": {"name": "after"}})).await.expect(201);
+    f.delete(&format!("{other}/before"), Value::Null).await.expect(200);
+    make(&f, "a", "x").await;
+    assert_eq!(one.line().await, "ADDED a");
+    for line in ["ADDED before", "ADDED after", "DELETED before", "ADDED a"] {
+        assert_eq!(all.line().await, line);
+    }
+}
+
+#[tokio::test]
 async fn objects_enter_and_leave_a_selection() {
     let f = Fixture::new().await;
     make(&f, "a", "x").await;

@@ -115,6 +115,11 @@ async fn a_dry_run_writes_nothing() {
     f.post(&format!("{MAPS}?dryRun=All"), map("a", json!({}))).await.expect(409);
     f.put(&format!("{MAPS}/a?dryRun=All"), map("a", json!({"x": "2"}))).await.expect(200);
     f.delete(&format!("{MAPS}/a?dryRun=All"), Value::Null).await.expect(200);
+    f.delete(&format!("{MAPS}?dryRun=All"), Value::Null).await.expect(200);
+    // As kubectl asks for it, and of one that would only be marked.
+    f.delete(&format!("{MAPS}/a"), json!({"dryRun": ["All"]})).await.expect(200);
+    let foreground = json!({"dryRun": ["All"], "propagationPolicy": "Foreground"});
+    f.delete(&format!("{MAPS}/a"), foreground).await.expect(200);
     assert_eq!(f.get(&format!("{MAPS}/a")).await.expect(200), made);
 }
 
