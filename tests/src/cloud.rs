@@ -40,9 +40,7 @@ impl Project {
 
     /// The same with quotas, rights taken and services hidden, as `devcloud project` takes them.
     pub fn with(name: &str, settings: &[&str]) -> Self {
-        let devcloud = PathBuf::from(
-            env::var("RAST_CLOUD").expect("RAST_CLOUD names scripts/devcloud/devcloud; see scripts/test-openstack"),
-        );
+        let devcloud = devcloud();
         let name = format!("{name}-{}", std::process::id());
         let made = Command::new(&devcloud).args(["project", &name]).args(settings).output().expect("devcloud runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -203,6 +201,10 @@ impl Drop for Project {
     fn drop(&mut self) {
         let _reported_by_the_next_run = Command::new(&self.devcloud).args(["project-delete", &self.name]).output();
     }
+}
+
+fn devcloud() -> PathBuf {
+    env::var("RAST_CLOUD").expect("RAST_CLOUD names scripts/devcloud/devcloud; see scripts/test-openstack").into()
 }
 
 fn printed(command: &mut Command) -> String {

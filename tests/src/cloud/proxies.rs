@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::Child,
+    process::{Child, Command},
     sync::{Arc, Mutex, MutexGuard},
     thread,
     time::{Duration, Instant},
@@ -17,6 +17,9 @@ use super::http::{Request, grown};
 
 /// Where the APIs are in the test cloud's network.
 const HOST: &str = "172.24.4.2";
+/// What is started anew when a request has been made there.
+const RESTARTED: [(&str, u16); 5] =
+    [("nova", 8774), ("neutron", 9696), ("cinder", 8776), ("glance", 9292), ("heat", 8004)];
 /// How long an endpoint that comes back is gone.
 const OUTAGE: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,8 @@ pub enum Fault {
     DropsAfter,
     /// Nobody listens any more: for a moment when it happens once, else to the end of the run.
     Gone,
+    /// The service has acted, and is started anew before its answer is passed on; once for each service.
+    Restarts,
     /// The service has acted, and its answer, like every other, has fields that nobody knows.
     Grows,
 }
@@ -129,7 +134,7 @@ impl Proxies {
     /// Passes one request and its answer on.
     fn pass(self: &Arc<Self>, mut client: TcpStream, port: u16) -> io::Result<()> {
         let request = Request::read(&mut client)?;
-        let fault = self.fault_of(&request);
+        let fault = self.fault_of(&request, port);
         match fault {
             Some(Fault::Says(status)) => return refuse(&mut client, status),
             Some(Fault::DropsBefore) => return Ok(()),
@@ -142,6 +147,7 @@ impl Proxies {
             Some(Fault::TimesOut) => return refuse(&mut client, 504),
             Some(Fault::DropsAfter) => return Ok(()),
             Some(Fault::KilledAfter) => return self.kill(),
+            Some(Fault::Restarts) => restart(port),
             Some(Fault::Grows) => answer = grown(&answer).unwrap_or(answer),
             _ => {}
         }
@@ -150,7 +156,7 @@ impl Proxies {
     }
 
     /// What goes wrong with a request.
-    fn fault_of(&self, request: &Request) -> Option<Fault> {
+    fn fault_of(&self, request: &Request, port: u16) -> Option<Fault> {
         let mut series = locked(&self.series);
         let series = series.as_mut()?;
         if series.fault == Fault::Grows {
@@ -167,6 +173,7 @@ impl Proxies {
             return None;
         }
         let meets = match series.when {
+            When::Once if series.fault == Fault::Restarts => series.met.insert((port.to_string(), Vec::new())),
             When::Once => series.met.insert(request.key()),
             When::Lasting if series.met.contains(&request.key()) => false,
             When::Lasting if series.begun => true,
@@ -212,6 +219,14 @@ impl Proxies {
             door.shut = false;
         }
         self.listen(listener, door.port);
+    }
+}
+
+/// Ends the service at a port and starts it again, as its operators would.
+fn restart(port: u16) {
+    let Some((service, _)) = RESTARTED.iter().find(|(_, at)| *at == port) else { return };
+    for args in [["stop", service].as_slice(), &["up"]] {
+        super::printed(Command::new(super::devcloud()).args(args));
     }
 }
 

@@ -186,6 +186,12 @@ mod each_request_once {
         once("gone", Fault::Gone);
     }
 
+    /// Disturbs whoever else works with the cloud.
+    #[test]
+    fn finds_its_service_started_anew() {
+        once("restarts", Fault::Restarts);
+    }
+
     #[test]
     fn is_answered_by_a_later_version() {
         once("grows", Fault::Grows);
