@@ -110,14 +110,19 @@ impl Door {
                 done => Ok(done),
             },
             Step::Status { id, merge, patch } => self.patch(id, "/status", merge, &patch).await,
-            Step::Delete { id, uid, propagation } => self.delete(id, uid, propagation).await,
+            Step::Delete { id, uid, propagation } => {
+                self.delete(id, uid, json!({"propagationPolicy": propagation})).await
+            }
+            Step::Finish { id, uid } => self.delete(id, uid, json!({"gracePeriodSeconds": 0})).await,
             Step::Collect { id, uid, owners, propagation } => {
                 for owner in &owners {
-                    if self.exists(owner, &id.namespace).await? {
-                        return Ok(Done::Again(Duration::from_secs(1)));
+                    match self.exists(owner, &id.namespace).await? {
+                        Some(false) => {}
+                        Some(true) => return Ok(Done::Again(Duration::from_secs(1))),
+                        None => return Ok(Done::Nothing),
                     }
                 }
-                self.delete(id, uid, propagation).await
+                self.delete(id, uid, json!({"propagationPolicy": propagation})).await
             }
             Step::Empty { namespace } => self.empty(&namespace).await,
             Step::Again(wait) => Ok(Done::Again(wait)),
@@ -150,19 +155,23 @@ impl Door {
         wire.map(|wire| Done::Answer(id.kind.clone(), Object::lift(&id.kind, wire), None)).or_else(gone)
     }
 
-    async fn delete(&self, id: Id, uid: String, propagation: &str) -> Result<Done, Failed> {
+    async fn delete(&self, id: Id, uid: String, mut options: Value) -> Result<Done, Failed> {
         let path = format!("{}/{}", self.path(&id.kind, &id.namespace)?, id.name);
-        let options = json!({
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": propagation,
-            "preconditions": {"uid": uid},
-        });
-        let request = Request::delete(path).header("content-type", "application/json");
+        options["apiVersion"] = "v1".into();
+        options["kind"] = "DeleteOptions".into();
+        options["preconditions"]["uid"] = uid.as_str().into();
+        let request = Request::delete(&path).header("content-type", "application/json");
         let request = request.body(options.to_string().into_bytes()).map_err(kube::Error::HttpError)?;
         match self.client.request_status::<Wire>(request).await {
-            // Gone, or replaced by a namesake: either way not ours to delete.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Done::Doomed(id, uid, None)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Done::Doomed(id, uid, None)),
+            // Replaced by a namesake, which is not ours to delete; or it merely kept changing.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                match self.send::<Wire>(Method::GET, &path, "application/json", &Value::Null).await {
+                    Ok(wire) if wire.metadata.uid.as_deref() == Some(&uid) => Err(kube::Error::Api(status).into()),
+                    Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status).into()),
+                    _ => Ok(Done::Doomed(id, uid, None)),
+                }
+            }
             Err(error) => Err(error.into()),
             Ok(Either::Left(wire)) => {
                 let object = Object::lift(&id.kind, wire);
@@ -172,16 +181,16 @@ impl Door {
         }
     }
 
-    /// Whether this very owner exists; one of a kind that is not served may.
-    async fn exists(&self, owner: &OwnerReference, namespace: &str) -> Result<bool, Failed> {
+    /// Whether this very owner exists; of one of a kind that is not served nobody knows.
+    async fn exists(&self, owner: &OwnerReference, namespace: &str) -> Result<Option<bool>, Failed> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         let served = self.kinds.values().find(|s| s.api.group == group && s.api.kind == owner.kind);
-        let Some(served) = served else { return Ok(true) };
+        let Some(served) = served else { return Ok(None) };
         let namespace = Some(namespace).filter(|_| served.namespaced);
         let path = format!("{}/{}", Wire::url_path(&served.api, namespace), owner.name);
         match self.send::<Wire>(Method::GET, &path, "application/json", &Value::Null).await {
-            Ok(wire) => Ok(wire.metadata.uid.as_deref() == Some(&owner.uid)),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Ok(wire) => Ok(Some(wire.metadata.uid.as_deref() == Some(&owner.uid))),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(Some(false)),
             Err(error) => Err(error.into()),
         }
     }

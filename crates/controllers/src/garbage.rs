@@ -43,25 +43,29 @@ pub fn plan(id: &Id, object: &Object, graph: &impl Graph) -> Vec<Step> {
     if object.owners().is_empty() {
         return steps;
     }
-    let (mut solid, mut waiting) = (Vec::new(), false);
+    let (mut solid, mut unseen, mut waiting) = (Vec::new(), Vec::new(), false);
     for owner in object.owners() {
         match graph.object(&owner.uid) {
             Some(o) if o.deleting() && o.has_finalizer(FOREGROUND) => waiting = true,
             Some(_) => solid.push(owner.clone()),
-            None => {}
+            None => unseen.push(owner.clone()),
         }
     }
     let blocking = waiting && graph.dependents(object.uid()).iter().any(|(_, d)| blocks(d, object));
     let (uid, id) = (object.uid().to_owned(), id.clone());
     match solid.len() {
         all if all == object.owners().len() => {}
-        // Dependents that block this object must go first, as this one goes before its owner.
-        0 if blocking => steps.push(Step::Delete { id, uid, propagation: "Foreground" }),
-        0 if waiting => steps.push(Step::Delete { id, uid, propagation: "Background" }),
         0 => {
-            let owners = object.owners().to_vec();
-            let propagation = if object.has_finalizer(ORPHAN) { "Orphan" } else { "Background" };
-            steps.push(Step::Collect { id, uid, owners, propagation });
+            let propagation = match () {
+                // Dependents that block this object must go first, as this one goes before its owner.
+                () if blocking => "Foreground",
+                () if !waiting && object.has_finalizer(ORPHAN) => "Orphan",
+                () => "Background",
+            };
+            steps.push(match unseen.is_empty() {
+                true => Step::Delete { id, uid, propagation },
+                false => Step::Collect { id, uid, owners: unseen, propagation },
+            });
         }
         // Others still want it: only the reference to those that went goes. One that is merely not seen yet is
         // older than what names it, so that its watch will soon tell; the patch would fail on a newer revision.

@@ -10,6 +10,7 @@ mod door;
 mod events;
 mod eviction;
 mod garbage;
+mod leftover;
 mod node;
 mod object;
 mod ownership;

@@ -70,7 +70,8 @@ pub fn plan(
         _ => None,
     };
     let heard = renewed.or(object.created()).unwrap_or(watching).max(watching);
-    let due = heard + SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let grace_in = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
+    let due = heard.checked_add(grace_in).unwrap_or(Timestamp::MAX);
     let late = due <= now;
     let id = Id::new(NODES, "", object.name());
     let mut steps = Vec::new();

@@ -19,6 +19,8 @@ pub enum Part {
     Account,
     Node,
     Eviction,
+    Orphan,
+    Ended,
 }
 
 /// One thing to look at.
@@ -52,6 +54,13 @@ impl Queue {
             self.later.remove(&(before, work.clone()));
         }
         self.later.insert((at, work));
+    }
+
+    /// It is to be looked at after a while, unless that was said before.
+    pub fn push_once(&mut self, work: Work, at: Instant) {
+        if !self.when.contains_key(&work) {
+            self.push_later(work, at);
+        }
     }
 
     /// When the next one becomes due.

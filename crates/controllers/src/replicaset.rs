@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use api::selector::Selector;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{
         apps::v1::{ReplicaSetCondition, ReplicaSetStatus},
@@ -25,6 +25,9 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 const FAILED_CREATE: &str = "FailedCreate";
 /// Pods made or deleted in one go.
 const BURST: usize = 500;
+/// For how long a pod that ended counts against the next one, and how long that waits at most.
+const MEMORY: SignedDuration = SignedDuration::from_mins(10);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// What matters of a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,7 +70,8 @@ impl Pod {
 
     /// When it counts as available, if it is ready.
     fn available(&self, min_ready: i64) -> Option<Timestamp> {
-        Some(self.ready? + jiff::SignedDuration::from_secs(min_ready))
+        let at = self.ready?.checked_add(SignedDuration::from_secs(min_ready));
+        Some(at.unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -105,7 +109,8 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let Ok(selector) = Selector::from_struct(&set.selector) else { return Vec::new() };
     let reference = ownership::reference("apps/v1", "ReplicaSet", object);
     // What has run to its end is neither counted nor adopted; the garbage collector removes it with its owner.
-    let pods: Vec<_> = pods.iter().copied().filter(|p| pod(p).is_some_and(|p| p.phase < Phase::Finished)).collect();
+    let (pods, over): (Vec<_>, Vec<_>) =
+        pods.iter().copied().partition(|p| pod(p).is_some_and(|p| p.phase < Phase::Finished));
     let (ours, mut steps) = ownership::claim(object, &reference, &selector, &PODS, &pods);
     let ours: Vec<_> = ours.into_iter().filter(|p| !p.deleting()).collect();
 
@@ -118,7 +123,12 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
         return steps;
     }
     let wanted = usize::try_from(set.replicas).unwrap_or(0);
-    steps.extend((ours.len()..wanted).take(BURST).map(|_| create(object, set, &reference)));
+    let pause = pause(object, &over, now);
+    match pause {
+        None => steps.extend((ours.len()..wanted).take(BURST).map(|_| create(object, set, &reference))),
+        Some(pause) if ours.len() < wanted => steps.push(Step::Again(pause)),
+        Some(_) => {}
+    }
     if ours.len() > wanted {
         for victim in victims(&ours).into_iter().take((ours.len() - wanted).min(BURST)) {
             let (id, uid) = (Id::of(PODS, victim), victim.uid().to_owned());
@@ -129,6 +139,17 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
     let next = ours.iter().filter_map(|p| pod(p)?.available(set.min_ready)).filter(|at| *at > now).min();
     steps.extend(next.map(|at| Step::Again(Duration::try_from(at.duration_since(now)).unwrap_or_default())));
     steps
+}
+
+/// How long to wait with new pods, where the last ones ended: a node that refuses each would be asked without end, and
+/// the store filled. Kubernetes has no such pause.
+fn pause(set: &Object, over: &[&Object], now: Timestamp) -> Option<Duration> {
+    let own = |p: &&&Object| p.owners().iter().any(|o| o.uid == set.uid());
+    let lately: Vec<_> =
+        over.iter().filter(own).filter_map(|p| p.created()).filter(|at| now.duration_since(*at) < MEMORY).collect();
+    let seconds = SignedDuration::from_secs(1_i64 << lately.len().saturating_sub(1).min(9));
+    let due = lately.iter().max()?.checked_add(seconds.min(LONGEST_PAUSE)).unwrap_or(Timestamp::MAX);
+    Duration::try_from(due.duration_since(now)).ok().filter(|wait| !wait.is_zero())
 }
 
 fn pod(object: &Object) -> Option<&Pod> {
@@ -233,4 +254,36 @@ pub fn replace<T: serde::Serialize>(old: &T, new: &T) -> Value {
         }
     }
     new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Wire;
+
+    fn object(kind: &str, wire: Value) -> Object {
+        Object::lift(kind, serde_json::from_value::<Wire>(wire).unwrap())
+    }
+
+    #[test]
+    fn pods_that_end_at_once_are_replaced_ever_more_slowly() {
+        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).unwrap();
+        let set = object("replicasets.apps", json!({"metadata": {"name": "web", "uid": "set"}}));
+        let ended = |second: i64| {
+            let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "set"}]);
+            let meta = json!({"name": "p", "uid": "p", "creationTimestamp": at(second), "ownerReferences": owner});
+            object("pods", json!({"metadata": meta, "status": {"phase": "Failed"}}))
+        };
+        let waits = |times: &[i64], now: i64| {
+            let pods: Vec<_> = times.iter().map(|second| ended(*second)).collect();
+            pause(&set, &pods.iter().collect::<Vec<_>>(), at(now))
+        };
+        assert_eq!(waits(&[], 0), None);
+        assert_eq!(waits(&[0], 0), Some(Duration::from_secs(1)));
+        assert_eq!(waits(&[0], 1), None);
+        assert_eq!(waits(&[0, 1, 3], 3), Some(Duration::from_secs(4)));
+        assert_eq!(waits(&[0; 40], 0), Some(Duration::from_secs(300)));
+        // What ended long ago is forgotten.
+        assert_eq!(waits(&[0, 0, 0, 600], 600), Some(Duration::from_secs(1)));
+    }
 }

@@ -21,6 +21,7 @@ use crate::{
     events::{Note, Recorder},
     eviction, garbage,
     garbage::Graph,
+    leftover,
     node::{self, Node},
     object::{Body, Object, Pod, Wire},
     queue::{Part, Queue, Work},
@@ -261,10 +262,23 @@ impl State {
         if let Body::Node(node) = &object.body
             && node.ends_pods()
         {
-            let on_it =
-                |pod: &&Arc<Object>| matches!(&pod.body, Body::Pod(p) if p.node.as_deref() == Some(object.name()));
-            let pods = self.world.all(&PODS, None).filter(on_it);
-            work.extend(pods.map(|pod| (Part::Eviction, Id::of(PODS, pod))));
+            work.extend(self.pods_on(object.name()).map(|pod| (Part::Eviction, pod)));
+        }
+        if let Body::Pod(pod) = &object.body
+            && new.is_some()
+        {
+            if pod.node.is_some() && self.node_of(object).is_none() {
+                self.queue.push_once((Part::Orphan, id.clone()), Instant::now() + self.config.grace);
+            }
+            if pod.phase == replicaset::Phase::Finished {
+                work.push((Part::Ended, Id::new(NAMESPACES, "", &namespace)));
+            }
+        }
+        if *kind == NODES && new.is_none() {
+            let due = Instant::now() + self.config.grace;
+            for pod in self.pods_on(object.name()).collect::<Vec<_>>() {
+                self.queue.push_once((Part::Orphan, pod), due);
+            }
         }
         if *kind == NAMESPACES && object.deleting() {
             work.push((Part::Namespace, id.clone()));
@@ -304,7 +318,8 @@ impl State {
             Part::Deployment => {
                 let sets = world.candidates(&REPLICASETS, object).into_iter();
                 let sets: Vec<_> = sets.map(|set| (set, self.pods_of(set))).collect();
-                deployment::plan(object, &sets, now)
+                let taken = |name: &str| world.get(&Id::new(REPLICASETS, object.namespace(), name)).is_some();
+                deployment::plan(object, &sets, &taken, now)
             }
             Part::Garbage => garbage::plan(id, object, world),
             Part::Namespace => match &object.body {
@@ -326,7 +341,15 @@ impl State {
                 Some(node) => eviction::plan(object, node, self.started, now),
                 None => Vec::new(),
             },
+            Part::Orphan => leftover::orphan(object, self.node_of(object).is_some()),
+            Part::Ended => leftover::ended(world.all(&PODS, Some(object.name())).map(|pod| &**pod)),
         }
+    }
+
+    /// The pods on a node.
+    fn pods_on(&self, node: &str) -> impl Iterator<Item = Id> {
+        let on_it = move |pod: &&Arc<Object>| matches!(&pod.body, Body::Pod(p) if p.node.as_deref() == Some(node));
+        self.world.all(&PODS, None).filter(on_it).map(|pod| Id::of(PODS, pod))
     }
 
     /// The node that a pod is on.

@@ -60,6 +60,8 @@ pub enum Step {
     Status { id: Id, merge: Merge, patch: Value },
     /// Deletes this very object.
     Delete { id: Id, uid: String, propagation: &'static str },
+    /// Deletes this very pod without waiting for its node.
+    Finish { id: Id, uid: String },
     /// Deletes this very object unless one of these owners turns out to exist.
     Collect { id: Id, uid: String, owners: Vec<OwnerReference>, propagation: &'static str },
     /// Deletes what is left in a namespace, and lets the namespace go once nothing is.

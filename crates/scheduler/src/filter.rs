@@ -107,12 +107,12 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 fn lacking(wish: &Wish, node: &Node, usage: &Usage) -> Vec<Reason> {
     let (want, have, taken) = (&wish.demand.requests, &node.allocatable, &usage.taken);
     let mut reasons = Vec::new();
-    if taken.pods + want.pods > have.pods {
+    if taken.pods.saturating_add(want.pods) > have.pods {
         reasons.push(Reason::Pods);
     }
     let mut check = |name: &str, want: i64, have: i64, taken: i64| {
         // What is not asked for does not matter, even where more is taken than there is.
-        if want > 0 && want > have - taken {
+        if want > 0 && want > have.saturating_sub(taken) {
             reasons.push(Reason::Insufficient(name.to_owned()));
         }
     };

@@ -194,6 +194,7 @@ impl State {
             _ if !pod.lives() => self.remove_pod(uid),
             Some(node) if !node.is_empty() => {
                 self.assumed.remove(uid);
+                self.waiting.remove(uid);
                 self.queue.remove(uid);
                 self.view.place(uid, node, pod.spec.demand());
             }
@@ -201,7 +202,12 @@ impl State {
                 let ours = pod.spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == NAME);
                 let leaving = pod.metadata.deletion_timestamp.is_some();
                 if !ours || leaving || !pod.spec.scheduling_gates.is_empty() {
+                    self.waiting.remove(uid);
                     self.queue.remove(uid);
+                    // Its binding is refused, or comes back by the watch.
+                    if self.assumed.remove(uid) {
+                        self.view.remove(uid);
+                    }
                 } else if !self.assumed.contains(uid)
                     && !self.waiting.contains(uid)
                     && let Some(pending) = Pending::of(pod)

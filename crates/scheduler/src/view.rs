@@ -20,14 +20,17 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Adds (or with `sign` -1 takes away).
+    /// Adds (or with `sign` -1 takes away). An amount counts as 2^47 at most, which no node has, so that the sums of
+    /// 65,536 pods cannot overflow, whatever these ask for.
     pub fn add(&mut self, more: &Self, sign: i64) {
-        self.cpu += sign * more.cpu;
-        self.memory += sign * more.memory;
-        self.storage += sign * more.storage;
-        self.pods += sign * more.pods;
+        const MOST: i64 = 1 << 47;
+        let add = |here: &mut i64, amount: i64| *here = here.saturating_add(sign * amount.clamp(-MOST, MOST));
+        add(&mut self.cpu, more.cpu);
+        add(&mut self.memory, more.memory);
+        add(&mut self.storage, more.storage);
+        add(&mut self.pods, more.pods);
         for (name, amount) in &more.other {
-            *self.other.entry(name.clone()).or_default() += sign * amount;
+            add(self.other.entry(name.clone()).or_default(), *amount);
         }
     }
 
@@ -182,5 +185,27 @@ impl View {
     /// Nodes in the order of their names, and what is taken of each.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (&str, &Node, &Usage)> {
         self.nodes.iter().map(|(name, node)| (name.as_str(), node, self.usage.get(name).unwrap_or(&EMPTY)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_sum_overflows_and_what_goes_leaves_nothing() {
+        let most = Resources { memory: i64::MAX, other: [("gpu".to_owned(), i64::MAX)].into(), ..Resources::default() };
+        let mut view = View::default();
+        let demand = |pods| Demand { requests: Resources { pods, ..most.clone() }, ports: Vec::new() };
+        for uid in ["a", "b", "c"] {
+            view.place(uid, "node", demand(1));
+        }
+        view.set_node("node", Node::default());
+        let taken = |view: &View| view.nodes().next().map(|(_, _, usage)| usage.taken.clone()).unwrap();
+        assert!(taken(&view).memory > 1 << 48);
+        for uid in ["a", "b", "c"] {
+            view.remove(uid);
+        }
+        assert_eq!(taken(&view), Resources::default());
     }
 }

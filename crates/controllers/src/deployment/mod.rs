@@ -101,8 +101,9 @@ impl Member<'_> {
     }
 }
 
-/// What to do about a Deployment. `sets`: the ReplicaSets that it manages or that nobody does, in its namespace.
-pub fn plan(object: &Object, sets: &[(&Object, Pods)], now: Timestamp) -> Vec<Step> {
+/// What to do about a Deployment. `sets`: the ReplicaSets that it manages or that nobody does, in its namespace; `taken`:
+/// whether any there, of whomever, has this name.
+pub fn plan(object: &Object, sets: &[(&Object, Pods)], taken: &dyn Fn(&str) -> bool, now: Timestamp) -> Vec<Step> {
     let Body::Deployment(deployment) = &object.body else { return Vec::new() };
     let Ok(selector) = Selector::from_struct(&deployment.selector) else { return Vec::new() };
     let reference = ownership::reference("apps/v1", "Deployment", object);
@@ -124,7 +125,7 @@ pub fn plan(object: &Object, sets: &[(&Object, Pods)], now: Timestamp) -> Vec<St
     let mut steps = Vec::new();
     let settled = object.deleting() || {
         let mut act = Act { object, deployment, new, old: &old, steps: &mut steps };
-        act.run(&reference, sets)
+        act.run(&reference, taken)
     };
     let status = status::status(object, deployment, new.as_ref(), &old, now);
     if settled && status::complete(deployment, &status) && !object.deleting() {
@@ -155,7 +156,7 @@ impl Act<'_> {
     fn run(
         &mut self,
         reference: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
-        all: &[(&Object, Pods)],
+        taken: &dyn Fn(&str) -> bool,
     ) -> bool {
         let d = self.deployment;
         let sizes = |old: &[Member<'_>]| old.iter().map(|m| rollout::Set::of(m.set, m.pods.live)).collect::<Vec<_>>();
@@ -178,7 +179,7 @@ impl Act<'_> {
             return self.steps.is_empty();
         }
         let Some(new) = self.new else {
-            self.create(reference, all, &old_sets);
+            self.create(reference, taken, &old_sets);
             return self.steps.is_empty();
         };
         self.number(&new);
@@ -244,7 +245,7 @@ impl Act<'_> {
     fn create(
         &mut self,
         reference: &k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference,
-        all: &[(&Object, Pods)],
+        taken: &dyn Fn(&str) -> bool,
         old: &[rollout::Set],
     ) {
         let d = self.deployment;
@@ -252,8 +253,8 @@ impl Act<'_> {
         let collisions = d.status.collision_count.unwrap_or(0);
         let hash = template::hash(&d.template, collisions);
         let name = format!("{}-{hash}", self.object.name());
-        if all.iter().any(|(o, _)| o.name() == name) {
-            // Another template has the same hash: count on, and the next round has another name.
+        if taken(&name) {
+            // Another template has the same hash, or a former Deployment's set is on its way out: count on, and the next round has another name.
             let patch = json!({"status": {"collisionCount": collisions + 1}});
             self.steps.push(Step::Status { id: Id::of(DEPLOYMENTS, self.object), merge: Merge::Json, patch });
             return;

@@ -77,6 +77,11 @@ fn progress(d: &Deployment, status: &mut DeploymentStatus, new: Option<&Member<'
         if reason == "DeploymentPaused" {
             let resumed = condition("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed".into());
             set(status, resumed, now, true);
+        } else if before.observed_generation != status.observed_generation {
+            // Recreate makes its ReplicaSet once the old pods have gone: what was said of the former template is no
+            // word on this one.
+            let message = "The old pods are on their way out.".to_owned();
+            set(status, condition("Progressing", "True", "ReplicaSetUpdated", message), now, true);
         }
         return;
     };
@@ -109,7 +114,7 @@ pub fn deadline(d: &Deployment, status: &DeploymentStatus, now: Timestamp) -> Op
         return None;
     }
     let since = progressing.last_update_time.as_ref()?.0;
-    let late = since + SignedDuration::from_secs(d.deadline?);
+    let late = since.checked_add(SignedDuration::from_secs(d.deadline?)).unwrap_or(Timestamp::MAX);
     Some(seconds(late.duration_since(now).as_secs()))
 }
 

@@ -102,7 +102,8 @@ impl World {
             Pods { live: ours.iter().filter(|p| !p.deleting()).count(), all: ours.len() }
         };
         let sets: Vec<_> = sets.iter().map(|s| (s, count(s))).collect();
-        plan(&self.lifted("deployments.apps")[0], &sets, self.time())
+        let taken = |name: &str| self.objects.contains_key(&("replicasets.apps".to_owned(), name.to_owned()));
+        plan(&self.lifted("deployments.apps")[0], &sets, &taken, self.time())
     }
 
     fn set_steps(&self) -> Vec<Vec<Step>> {
