@@ -135,8 +135,7 @@ pub async fn run(
         };
         let plan = plan::plan(cluster, local, &seen);
         if !plan.holds() {
-            patience.bear(Err(refused(plan, &seen, begun))).await?;
-            continue;
+            return Err(refused(plan, &seen, begun));
         }
         let mark = seen.mark().unwrap_or_else(|| fresh.clone());
         let key = enrol(&mark).map_err(UpError::Local)?;
