@@ -140,8 +140,10 @@ fn nobody_who_enters_can_be_overwritten(instance: &Instance) {
 fn symlinks_exchanged_on_a_shared_volume_lead_nowhere() {
     let instance = Instance::up();
     let host = tempfile::tempdir().expect("a directory of the host");
+    let secret = host.path().join("word");
+    fs::write(&secret, "of the host").expect("a file of the host");
     let inode = fs::metadata(host.path()).and_then(|found| found.modified()).expect("a time");
-    let script = "cd /shared; mkdir target; ln -s \"$HOST\" link; until [ -x probe ]; do sleep 0.1; done; \
+    let script = "cd /shared; mkdir target; echo of the pod >target/word; ln -s \"$HOST\" link; until [ -x probe ]; do sleep 0.1; done; \
                   touch go; while ./probe swap target link 10000; do :; done";
     let mut racers = pod("racers", "");
     let image = racers["spec"]["containers"][0]["image"].clone();
@@ -152,7 +154,8 @@ fn symlinks_exchanged_on_a_shared_volume_lead_nowhere() {
         "env": [{"name": "HOST", "value": host.path()}], "volumeMounts": [shared],
         "startupProbe": {"exec": {"command": ["test", "-e", "/shared/go"]}, "periodSeconds": 1, "failureThreshold": 90},
     }]);
-    let writes = "for dir in /shared/target /sub /shared/link; do echo x >$dir/touched; done; exec sleep 1000";
+    let writes = "cat /file; for dir in /shared/target /sub /shared/link; do echo x >$dir/touched; done; \
+                  echo x >/file; exec sleep 1000";
     let victim = |n: usize| {
         json!({
             "name": format!("victim-{n}"), "image": image, "command": ["sh", "-c", writes],
@@ -160,6 +163,7 @@ fn symlinks_exchanged_on_a_shared_volume_lead_nowhere() {
                 shared,
                 {"name": "own", "mountPath": "/shared/target"},
                 {"name": "shared", "mountPath": "/sub", "subPath": "target"},
+                {"name": "shared", "mountPath": "/file", "subPath": "target/word"},
             ],
         })
     };
@@ -189,7 +193,13 @@ fn symlinks_exchanged_on_a_shared_volume_lead_nowhere() {
         .map(|status| status["state"].to_string())
         .collect();
     eprintln!("{states:#?}");
-    assert_eq!(fs::read_dir(host.path()).expect("it is there").count(), 0, "the host was written to");
+    let names: Vec<_> = fs::read_dir(host.path()).expect("it is there").flatten().map(|entry| entry.path()).collect();
+    assert_eq!(names, [&*secret], "the host was written to");
+    assert_eq!(fs::read_to_string(&secret).ok().as_deref(), Some("of the host"));
+    for n in 0..10 {
+        let said = instance.rast().run(&["logs", "racers", "-c", &format!("victim-{n}")]).out;
+        assert!(!said.contains("of the host"), "victim-{n} read the host's file");
+    }
     assert_eq!(fs::metadata(host.path()).and_then(|found| found.modified()).ok(), Some(inode));
     assert_eq!(mounts_below(host.path()), Vec::<PathBuf>::new());
     // A later pod is as it should be.
