@@ -26,7 +26,6 @@ mod reference;
 mod registry;
 mod snapshot;
 mod unpack;
-mod user;
 mod walk;
 
 pub use collect::{Collected, Policy};
@@ -36,7 +35,6 @@ pub use error::{Error, Result};
 pub use layer::Limits;
 pub use manifest::Platform;
 pub use reference::Reference;
-pub use user::User;
 pub use walk::Usage;
 
 use content::Store;
@@ -206,15 +204,6 @@ impl Images {
     pub async fn collect(&self, policy: Policy, in_use: HashSet<String>) -> Result<Collected> {
         let store = self.store.clone();
         blocking(move || store.collect(&policy, &in_use, SystemTime::now())).await
-    }
-
-    /// Whom `user` (`USER[:GROUP]`, names or numbers, empty for root) means in an image, by its own `/etc/passwd`.
-    ///
-    /// # Errors
-    /// [`Error::Archive`] if it names nobody or the image's files are hostile, [`Error::TooLarge`] if they are huge.
-    pub async fn user(&self, image: &Image, user: &str) -> Result<User> {
-        let (layers, user) = (image.layers.clone(), user.to_string());
-        blocking(move || User::find(&layers, &user)).await
     }
 }
 

@@ -5,15 +5,10 @@ use crate::{
     walk,
 };
 use rustix::{
-    fd::OwnedFd,
     fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, openat, statat},
     io::Errno,
 };
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -24,8 +19,8 @@ pub enum Found {
     Absent,
     /// Some component is a symlink.
     Symlink,
-    /// This, in the directory given.
-    Present(OwnedFd, Stat),
+    /// This.
+    Present(Stat),
 }
 
 /// Looks up a relative path in `layers`, topmost first.
@@ -44,7 +39,7 @@ pub fn find(layers: &[PathBuf], path: &str) -> rustix::io::Result<Found> {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink if below.is_empty() => return Ok(Found::Symlink),
                 FileType::CharacterDevice if stat.st_rdev == 0 => break,
-                _ if parts.peek().is_none() => return Ok(Found::Present(dir, stat)),
+                _ if parts.peek().is_none() => return Ok(Found::Present(stat)),
                 FileType::Directory => {
                     let next = openat(&dir, part, DIRECTORY, Mode::empty())?;
                     let opaque = fgetxattr(&next, c"trusted.overlay.opaque", &mut [0u8; 8]).is_ok();
@@ -59,27 +54,6 @@ pub fn find(layers: &[PathBuf], path: &str) -> rustix::io::Result<Found> {
         dirs = below;
     }
     Ok(Found::Absent)
-}
-
-/// A regular file of at most `limit` bytes; none if absent.
-pub fn read(layers: &[PathBuf], path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-    let refused = |reason: &str| Error::archive("image", path.as_bytes(), reason);
-    let failed = |e: Errno| Error::io(format!("image: {path}"), e);
-    let (dir, name) = match find(layers, path).map_err(failed)? {
-        Found::Absent => return Ok(None),
-        Found::Symlink => return Err(refused("is a symlink")),
-        Found::Present(dir, stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            if stat.st_size as u64 > limit {
-                return Err(Error::TooLarge { what: format!("image: bytes of {path}"), limit });
-            }
-            (dir, Path::new(path).file_name().unwrap_or_default())
-        }
-        Found::Present(..) => return Err(refused("is not a regular file")),
-    };
-    let file = openat(dir, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    let mut bytes = Vec::new();
-    File::from(file).take(limit).read_to_end(&mut bytes).map_err(|e| Error::io(format!("image: {path}"), e))?;
-    Ok(Some(bytes))
 }
 
 /// Refuses an image in which a place the runtime mounts over is a symlink: the mount would land elsewhere

@@ -57,7 +57,7 @@ fn read(root: BorrowedFd<'_>, path: &str) -> Result<String, String> {
 }
 
 /// The pure part. Lines of the files that make no sense are skipped.
-fn look_up(user: &User, passwd: &str, group: &str) -> Result<Identity, String> {
+pub(crate) fn look_up(user: &User, passwd: &str, group: &str) -> Result<Identity, String> {
     let (name, group_name) = match user.spec.split_once(':') {
         Some((name, group)) => (name, Some(group)),
         None => (user.spec.as_str(), None),
@@ -70,20 +70,22 @@ fn look_up(user: &User, passwd: &str, group: &str) -> Result<Identity, String> {
     });
     let uid = match (number, &entry) {
         (Some(uid), _) => uid,
-        (None, Some(f)) => f[2].parse().map_err(|_| format!("user {name:?} has no valid id in /etc/passwd"))?,
+        (None, Some(f)) => listed(f[2]).ok_or_else(|| format!("user {name:?} has no valid id in /etc/passwd"))?,
         (None, None) => return Err(format!("user {name:?} is not in the image's /etc/passwd")),
     };
     let login = entry.as_ref().map(|f| f[0]);
-    let primary = entry.as_ref().and_then(|f| f[3].parse().ok()).unwrap_or(0);
     let gid = match group_name {
         Some(wanted) => match parse_id(wanted)? {
             Some(gid) => gid,
             None => entries(group, 3)
                 .find(|f| f[0] == wanted)
-                .and_then(|f| f[2].parse().ok())
+                .and_then(|f| listed(f[2]))
                 .ok_or_else(|| format!("group {wanted:?} is not in the image's /etc/group"))?,
         },
-        None => primary,
+        None => match &entry {
+            Some(f) => listed(f[3]).ok_or_else(|| format!("user {name:?} has no valid group in /etc/passwd"))?,
+            None => 0,
+        },
     };
     let member = |f: &Vec<&str>| {
         login.is_some_and(|login| f.get(3).is_some_and(|members| members.split(',').any(|m| m == login)))
@@ -94,7 +96,7 @@ fn look_up(user: &User, passwd: &str, group: &str) -> Result<Identity, String> {
     let mut groups = user.groups.clone();
     groups.push(gid);
     if group_name.is_none() {
-        groups.extend(entries(group, 3).filter(member).filter_map(|f| f[2].parse::<u32>().ok()));
+        groups.extend(entries(group, 3).filter(member).filter_map(|f| listed(f[2])));
     }
     groups.sort_unstable();
     groups.dedup();
@@ -106,15 +108,18 @@ fn entries(text: &str, least: usize) -> impl Iterator<Item = Vec<&str>> {
     text.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(move |fields| fields.len() >= least)
 }
 
-/// Digits are an id (at most 2^31-1, so that no tool takes it for negative), anything else a name.
+/// Digits are an id, anything else a name.
 fn parse_id(text: &str) -> Result<Option<u32>, String> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
-    match text.parse::<u32>() {
-        Ok(id) if id <= i32::MAX as u32 => Ok(Some(id)),
-        _ => Err(format!("{text} is no user or group id (at most {})", i32::MAX)),
-    }
+    listed(text).map(Some).ok_or_else(|| format!("{text} is no user or group id (at most {})", i32::MAX))
+}
+
+/// An id of an account file. At most 2^31-1, so that no tool takes it for negative: to the kernel 2^32-1 means "as it is",
+/// and a container that is to change to it would stay root.
+fn listed(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= i32::MAX as u32)
 }
 
 #[cfg(test)]
@@ -148,10 +153,44 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_the_image_that_overflow_are_refused() {
+        let passwd = "a:x:4294967295:1::/:\nb:x:1:4294967295::/:\nc:x:-1:1::/:\nd:x:4294967296:1::/:\ne:x:1:big::/:\n";
+        let group = "none:x:4294967295:\nmany:x:4294967295:f\n";
+        for spec in ["a", "b", "c", "d", "e", "0:none"] {
+            let user = User { spec: spec.into(), ..User::default() };
+            look_up(&user, passwd, group).expect_err(spec);
+        }
+        let user = User { spec: "f".into(), ..User::default() };
+        assert_eq!(look_up(&user, "f:x:1:2::/:\n", group).unwrap().groups, [2]);
+    }
+
+    #[test]
     fn the_pods_groups_come_on_top() {
         let user = User { spec: "nginx".into(), gid: Some(7), groups: vec![44, 5], must_not_be_root: true };
         let identity = look_up(&user, PASSWD, GROUP).unwrap();
         assert_eq!((identity.gid, identity.groups), (7, vec![5, 7, 33, 44]));
+    }
+
+    #[test]
+    fn account_files_that_are_none_are_refused() {
+        use std::os::{fd::AsFd as _, unix::fs::symlink};
+
+        let image = tempfile::tempdir().unwrap();
+        let passwd = image.path().join("etc/passwd");
+        std::fs::create_dir(image.path().join("etc")).unwrap();
+        let root = std::fs::File::open(image.path()).unwrap();
+        let resolved = || resolve("c", root.as_fd(), &User { spec: "root".into(), ..User::default() });
+        std::fs::File::create(&passwd).unwrap().set_len(1 << 30).unwrap();
+        assert!(matches!(resolved(), Err(Error::Start { .. })), "a gigabyte");
+        std::fs::remove_file(&passwd).unwrap();
+        nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(matches!(resolved(), Err(Error::Start { .. })), "a FIFO");
+        std::fs::remove_file(&passwd).unwrap();
+        symlink("/etc/passwd", &passwd).unwrap();
+        assert!(resolved().is_err(), "a ring");
+        std::fs::remove_file(&passwd).unwrap();
+        symlink("../../../../etc/group", &passwd).unwrap();
+        assert!(resolved().unwrap_err().to_string().contains("not in the image's"), "the host's files");
     }
 
     proptest::proptest! {
