@@ -14,6 +14,30 @@ pub fn pod(name: &str, script: &str) -> Value {
     })
 }
 
+/// A Deployment `web` in YAML whose pods say a greeting and need no time to end.
+pub fn web(replicas: u32, greeting: &str) -> String {
+    let image = format!("{}/busybox:1", registry());
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, labels: {{app: web}}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: {image}
+        command: [sh, -c, \"echo {greeting}; exec sleep 1000\"]
+        resources: {{requests: {{memory: 8Mi}}}}
+        env: [{{name: GREETING, value: {greeting}}}]
+"
+    )
+}
+
 /// A ConfigMap with one key.
 pub fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": name}})

@@ -9,29 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Client, Instance, eventually, registry};
-
-fn web(replicas: u32, greeting: &str) -> String {
-    let image = format!("{}/busybox:1", registry());
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web, labels: {{app: web}}}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: {image}
-        command: [sh, -c, \"echo {greeting}; exec sleep 1000\"]
-        resources: {{requests: {{memory: 8Mi}}}}
-"
-    )
-}
+use tests::{Client, Instance, eventually, pods::web, registry};
 
 fn file(instance: &Instance, name: &str, text: &str) -> PathBuf {
     let path = instance.root().join(name);

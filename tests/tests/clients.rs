@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 
-use tests::{Client, Instance, eventually, registry};
+use tests::{Client, Instance, eventually, pods::web, registry};
 
 const KUBECTLS: [&str; 2] = ["1.20", "1.36"];
 
@@ -16,29 +16,6 @@ fn with_each(story: impl Fn(&Client, &Instance)) {
         eprintln!("--- kubectl {version}");
         story(&kubectl.arg("--namespace").arg(namespace), &instance);
     }
-}
-
-fn web(replicas: u32, greeting: &str) -> String {
-    let image = format!("{}/busybox:1", registry());
-    format!(
-        r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: main
-        image: {image}
-        command: [sh, -c, "echo {greeting}; exec sleep 1000"]
-        env: [{{name: GREETING, value: {greeting}}}]
-"#
-    )
 }
 
 #[test]
@@ -67,6 +44,37 @@ fn kubectl_applies_and_rolls_out() {
         assert!(table.starts_with("NAME   READY   UP-TO-DATE   AVAILABLE   AGE"), "{table}");
         kubectl.ok(&["delete", "deployment", "web", "--timeout=60s"]);
         kubectl.ok(&["wait", "--for=delete", "pod", "-l", "app=web", "--timeout=90s"]);
+    });
+}
+
+/// A Deployment of no pods with this strategy, and a volume of this source.
+fn choosing(strategy: &str, source: &str) -> String {
+    let volume = format!("    spec:\n      volumes: [{{name: v, {source}}}]\n");
+    web(0, "x").replace("  selector:", &format!("  strategy: {strategy}\n  selector:")).replace("    spec:\n", &volume)
+}
+
+#[test]
+fn an_alternative_goes_with_the_choice_of_another() {
+    with_each(|kubectl, instance| {
+        kubectl.clone().input(web(0, "x")).ok(&["apply", "-f", "-"]);
+        let namespace = kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.metadata.namespace}"]);
+        let rast = instance.rast().arg("--namespace").arg(namespace);
+        let show = "jsonpath={.spec.strategy}{.spec.template.spec.volumes}";
+        let tuned = "{type: RollingUpdate, rollingUpdate: {maxSurge: 1}}";
+        for client in [kubectl, &rast] {
+            for other in ["{type: RollingUpdate}", tuned] {
+                let apply =
+                    |strategy, source| client.clone().input(choosing(strategy, source)).ok(&["apply", "-f", "-"]);
+                apply(other, "emptyDir: {}");
+                assert!(kubectl.ok(&["get", "deployment", "web", "-o", show]).contains("emptyDir"));
+                apply("{type: Recreate}", "configMap: {name: m}");
+                let shown = kubectl.ok(&["get", "deployment", "web", "-o", show]);
+                assert!(shown.contains("Recreate") && !shown.contains("rollingUpdate"), "{shown}");
+                assert!(shown.contains("configMap") && !shown.contains("emptyDir"), "{shown}");
+            }
+            // The next client takes over what this one has left.
+            client.clone().input(choosing(tuned, "emptyDir: {}")).ok(&["apply", "-f", "-"]);
+        }
     });
 }
 

@@ -19,6 +19,10 @@ pub(crate) struct Conflict {
 }
 
 /// Applies `config` to `live` (null when the object does not exist yet). The result carries `managedFields`.
+///
+/// Where a value holds one of several alternatives, like a Deployment's strategy or a volume's source, the one that was
+/// chosen before goes with the choice of another, as it does in a strategic merge patch by `$retainKeys`: what was only
+/// filled in always, what others stated only by force.
 pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bool) -> Result<Value, Vec<Conflict>> {
     let mut at = Place::root(writer.kind);
     let mut config = config.clone();
@@ -27,6 +31,10 @@ pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bo
     let mut managed = Managed::of(live);
 
     let before = std::mem::take(&mut managed.entry(writer, Operation::Apply).fields);
+    let rejected = without_system(rejected(live, &config, &mut at), writer);
+    if force {
+        managed.0.iter_mut().for_each(|entry| entry.fields = entry.fields.minus(&rejected));
+    }
     let others = managed.0.iter().fold(Fields::default(), |mut all, entry| {
         all.unite(&entry.fields);
         all
@@ -34,7 +42,9 @@ pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bo
     let mut merged = live.clone();
     let mut kept = stated.clone();
     kept.unite(&others);
-    before.minus(&stated).minus(&others).prune(&mut merged, &kept, &mut at);
+    let mut gone = before.minus(&stated);
+    gone.unite(&rejected);
+    gone.minus(&others).prune(&mut merged, &kept, &mut at);
     merge(&mut merged, &config, &mut at);
 
     let changed = Fields::changed(&merged, Some(live), &mut at).and(&stated);
@@ -61,6 +71,37 @@ pub(crate) fn apply(live: &Value, config: &Value, writer: &Writer<'_>, force: bo
     managed.0.retain(|e| !e.fields.is_empty());
     managed.write(&mut merged);
     Ok(merged)
+}
+
+/// The fields of alternatives that `live` has chosen and `config` has not, where `config` makes a choice.
+fn rejected(live: &Value, config: &Value, at: &mut Place<'_>) -> Fields {
+    let mut fields = Fields::default();
+    match (live, config) {
+        (Value::Object(live), Value::Object(config)) => {
+            let another = |(name, value): (&String, &Value)| match live.get(name) {
+                None => true,
+                Some(old) => !value.is_object() && !value.is_array() && value != old,
+            };
+            let chosen = at.keys().alternatives && config.iter().any(another);
+            for (name, value) in live {
+                let below = at.within(name, |at| match config.get(name) {
+                    Some(config) => rejected(value, config, at),
+                    None if chosen => Fields::of(value, at),
+                    None => Fields::default(),
+                });
+                fields.put(format!("f:{name}"), below);
+            }
+        }
+        (Value::Array(live), Value::Array(config)) => {
+            let keys = at.keys();
+            for (step, item) in live.iter().filter_map(|item| Some((keys.step(item)?, item))) {
+                let stated = config.iter().find(|c| keys.step(c).as_ref() == Some(&step));
+                fields.put(step, stated.map_or_else(Fields::default, |config| rejected(item, config, at)));
+            }
+        }
+        _ => {}
+    }
+    fields
 }
 
 /// Puts `config` into `live`, lists item by item where they have keys.

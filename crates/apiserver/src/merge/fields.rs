@@ -53,7 +53,7 @@ impl Fields {
         }
     }
 
-    fn put(&mut self, step: String, fields: Fields) {
+    pub(super) fn put(&mut self, step: String, fields: Fields) {
         if !fields.is_empty() {
             self.below.insert(step, fields);
         }

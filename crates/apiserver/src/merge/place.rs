@@ -31,6 +31,8 @@ pub(crate) struct Keys {
     pub(crate) set: bool,
     /// A map that is replaced as a whole by server-side apply.
     pub(crate) atomic: bool,
+    /// A map, or a list of maps, that holds one of several alternatives (`retainKeys`).
+    pub(crate) alternatives: bool,
 }
 
 impl<'a> Place<'a> {
@@ -67,7 +69,8 @@ impl<'a> Place<'a> {
                     _ => (&[], false),
                 };
                 let atomic = held.atomic && !matches!(held.shape, Shape::List(_));
-                Keys { apply, patch: held.patch_key, set, atomic }
+                let alternatives = held.strategy.is_some_and(|s| s.split(',').any(|word| word == "retainKeys"));
+                Keys { apply, patch: held.patch_key, set, atomic, alternatives }
             }
             _ => Keys::default(),
         }

@@ -122,6 +122,52 @@ fn a_removed_field_has_no_manager() {
     assert!(owned(&live, "a").get("f:metadata").is_none());
 }
 
+/// `web` with this strategy and the volume `v` of this source.
+fn choosing(strategy: Value, mut volume: Value) -> Value {
+    let mut all = config(1, json!([{"name": "c", "image": "1"}]));
+    volume["name"] = "v".into();
+    all["spec"]["strategy"] = strategy;
+    all["spec"]["template"]["spec"]["volumes"] = json!([volume]);
+    all
+}
+
+fn chosen(object: &Value) -> Value {
+    json!([object["spec"]["strategy"], object["spec"]["template"]["spec"]["volumes"][0]])
+}
+
+#[test]
+fn what_was_filled_in_of_an_alternative_goes_with_the_choice_of_another() {
+    let mut live = by("a", &Value::Null, choosing(json!({"type": "RollingUpdate"}), json!({})), false).unwrap();
+    live["spec"]["strategy"]["rollingUpdate"] = json!({"maxSurge": "25%"});
+    live["spec"]["template"]["spec"]["volumes"][0]["emptyDir"] = json!({});
+    let same = by("a", &live, choosing(json!({"type": "RollingUpdate"}), json!({})), false).unwrap();
+    assert_eq!(chosen(&same), chosen(&live));
+    let other = choosing(json!({"type": "Recreate"}), json!({"configMap": {"name": "m"}}));
+    let live = by("a", &live, other, false).unwrap();
+    assert_eq!(chosen(&live), json!([{"type": "Recreate"}, {"name": "v", "configMap": {"name": "m"}}]));
+}
+
+#[test]
+fn what_another_stated_of_an_alternative_goes_only_by_force() {
+    let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}});
+    let volume = json!({"emptyDir": {"medium": "Memory"}});
+    let live = update("b", &Value::Null, choosing(rolling, volume));
+    let other = || choosing(json!({"type": "Recreate"}), json!({"configMap": {"name": "m"}}));
+    let conflicts = by("a", &live, other(), false).unwrap_err();
+    assert_eq!(conflicts[0].field, ".spec.strategy.type");
+    let live = by("a", &live, other(), true).unwrap();
+    assert_eq!(chosen(&live), json!([{"type": "Recreate"}, {"name": "v", "configMap": {"name": "m"}}]));
+    let left = owned(&live, "b").to_string();
+    assert!(!left.contains("rollingUpdate") && !left.contains("emptyDir"), "{left}");
+    // A manager that chooses nothing else leaves what another has tuned.
+    let tuned =
+        update("b", &live, choosing(json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}), json!({})));
+    let mut stated = choosing(json!({"type": "RollingUpdate"}), json!({}));
+    stated["spec"]["template"]["spec"]["volumes"] = json!([]);
+    let live = by("a", &tuned, stated, true).unwrap();
+    assert_eq!(live["spec"]["strategy"]["rollingUpdate"]["maxSurge"], 1);
+}
+
 fn some_config() -> impl Strategy<Value = Value> {
     let containers = prop::collection::btree_map("[a-c]", "[0-2]", 1..4);
     let labels = prop::collection::btree_map("[x-z]", "[0-2]", 0..3);
