@@ -24,6 +24,8 @@ pub mod events;
 mod exec;
 pub mod fields;
 pub mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod housekeeping;
 pub mod logs;
 pub mod message;

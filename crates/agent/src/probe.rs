@@ -171,7 +171,7 @@ async fn http_get(c: &Container, ip: IpAddr, get: &HTTPGetAction) -> Result<()> 
     Err(format!("stopped after {REDIRECTS} redirects"))
 }
 
-fn join(base: &Uri, to: &str) -> Result<Uri> {
+pub(crate) fn join(base: &Uri, to: &str) -> Result<Uri> {
     let absolute = if to.contains("://") {
         to.to_string()
     } else {
@@ -292,7 +292,7 @@ fn question(service: &str) -> Vec<u8> {
 }
 
 /// The status in a frame with a HealthCheckResponse: field 1, a small enum; absent is 0.
-fn serving(frame: &[u8]) -> Option<u8> {
+pub(crate) fn serving(frame: &[u8]) -> Option<u8> {
     let (&compressed, rest) = frame.split_first()?;
     let (length, message) = rest.split_at_checked(4)?;
     let length = u32::from_be_bytes(length.try_into().ok()?) as usize;

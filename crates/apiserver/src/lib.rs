@@ -10,6 +10,8 @@ mod cache;
 mod call;
 mod discovery;
 mod filters;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod identity;
 mod merge;
 pub mod nodes;

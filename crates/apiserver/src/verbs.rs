@@ -12,6 +12,9 @@ mod update;
 mod watch;
 mod write;
 
+#[cfg(fuzzing)]
+pub(crate) use page::Token;
+
 use api::{Subresource, Verb};
 use axum::response::Response;
 

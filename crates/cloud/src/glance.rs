@@ -63,7 +63,7 @@ impl LocalImage {
 }
 
 /// The disk's size from the head of a qcow2 file; `None` for another format.
-fn qcow2_size(head: &[u8]) -> Option<u64> {
+pub(crate) fn qcow2_size(head: &[u8]) -> Option<u64> {
     let size = head.get(24..32).filter(|_| head.starts_with(b"QFI\xfb"))?;
     Some(u64::from_be_bytes(size.try_into().ok()?))
 }

@@ -123,7 +123,7 @@ async fn read(session: &Session, path: &str, doing: &str) -> Result<Option<Stack
     Ok(found.map(|body| decode(&body["stack"])).filter(|s| s.status != "DELETE_COMPLETE"))
 }
 
-fn decode(stack: &Value) -> Stack {
+pub(crate) fn decode(stack: &Value) -> Stack {
     let text = |key: &str| stack[key].as_str().unwrap_or_default().to_owned();
     let outputs = stack["outputs"]
         .as_array()
@@ -147,17 +147,18 @@ pub async fn resources(session: &Session, stack: &Stack) -> Result<Vec<Resource>
     let doing = format!("list the resources of stack {}", stack.name);
     let path = format!("{}/resources", stack.path());
     let list = optional(session.list(Service::Orchestration, &path, "resources", &doing).await)?;
-    let read = |r: &Value| {
-        let text = |key: &str| r[key].as_str().unwrap_or_default().to_owned();
-        Resource {
-            name: text("resource_name"),
-            kind: text("resource_type"),
-            object: text("physical_resource_id"),
-            status: text("resource_status"),
-            reason: text("resource_status_reason"),
-        }
-    };
-    Ok(list.unwrap_or_default().iter().map(read).collect())
+    Ok(list.unwrap_or_default().iter().map(resource).collect())
+}
+
+pub(crate) fn resource(resource: &Value) -> Resource {
+    let text = |key: &str| resource[key].as_str().unwrap_or_default().to_owned();
+    Resource {
+        name: text("resource_name"),
+        kind: text("resource_type"),
+        object: text("physical_resource_id"),
+        status: text("resource_status"),
+        reason: text("resource_status_reason"),
+    }
 }
 
 /// Begins to make a stack. A stack of that name that is there already is a conflict.

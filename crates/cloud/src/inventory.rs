@@ -49,12 +49,12 @@ pub struct Unlisted {
 }
 
 /// How a kind is listed.
-struct Kind {
+pub(crate) struct Kind {
     name: &'static str,
     service: Service,
     /// `PROJECT` and `USER` stand for their ids.
     path: &'static str,
-    key: &'static str,
+    pub(crate) key: &'static str,
     /// What shows it to a person: the first that there is.
     label: &'static [&'static str],
 }
@@ -74,7 +74,7 @@ const NAME: &[&str] = &["name"];
 /// All kinds, in the order in which they are shown. What is listed by `project_id` would else be everyone's, when
 /// an administrator asks.
 #[rustfmt::skip]
-const KINDS: [Kind; 17] = [
+pub(crate) const KINDS: [Kind; 17] = [
     kind("stack", Service::Orchestration, "/stacks", "stacks", &["stack_name"]),
     kind("server", Service::Compute, "/servers/detail", "servers", NAME),
     kind("server group", Service::Compute, "/os-server-groups", "server_groups", NAME),
@@ -118,7 +118,7 @@ pub async fn read(session: &Session) -> Result<Inventory, Error> {
 }
 
 /// Says of each object whose it is: by its own marks, else by what it hangs on.
-fn attribute(objects: Vec<(&Kind, Value)>) -> Vec<Item> {
+pub(crate) fn attribute(objects: Vec<(&Kind, Value)>) -> Vec<Item> {
     let id = |object: &Value| {
         let object = object.get("keypair").unwrap_or(object);
         let found = ["id", "name"].iter().find_map(|k| object[*k].as_str());

@@ -9,6 +9,8 @@ mod config;
 pub mod down;
 pub mod enrol;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod glance;
 pub mod heat;
 pub mod inventory;

@@ -230,7 +230,7 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
     use Service::{BlockStorage, Compute, Image as Glance, Network as Neutron};
     let list = |service, path: &str, key: &'static str| {
         let path = path.to_owned();
-        async move { (service, session.list(service, &path, key, &format!("list {key}")).await) }
+        async move { (key, service, session.list(service, &path, key, &format!("list {key}")).await) }
     };
     let get = |service, path: &str| {
         let path = path.to_owned();
@@ -258,29 +258,15 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
 
     let mut seen = Seen { roles: token.roles.clone(), credential: token.credential, ..Seen::default() };
     seen.project = session.project().to_owned();
-    let mut lists =
-        lists.into_iter().map(|(service, result)| seen.noted(service, result)).collect::<Vec<_>>().into_iter();
-    let mut next = || lists.next().flatten().unwrap_or_default();
-    seen.flavors = next().iter().map(flavor).collect();
-    seen.servers = next().iter().map(server).collect();
-    let zones = next();
-    seen.zones = zones.iter().filter(|z| z["zoneState"]["available"] == true).map(|z| text(z, "zoneName")).collect();
-    seen.images = next().iter().map(image).collect();
-    let networks = next();
-    seen.networks = networks.iter().map(network).collect();
-    let subnets = next();
-    seen.subnets = subnets.iter().map(|s| subnet(s, &seen.project)).collect();
-    seen.ports = next().iter().map(port).collect();
-    seen.addresses = next().iter().map(address).collect();
-    let routers = next();
-    let gateway = |r: &Value| r["external_gateway_info"]["network_id"].as_str().map(str::to_owned);
-    seen.routers = routers.iter().map(|r| (text(r, "id"), gateway(r))).collect();
-    let groups = next();
-    seen.volumes = next().iter().map(volume).collect();
-    seen.volume_types = next().iter().map(|t| text(t, "name")).collect();
-    let ids = [&networks, &subnets, &routers, &groups].into_iter().flatten().map(|o| text(o, "id"));
-    seen.others = ids.chain(seen.volumes.iter().map(|v| v.id.clone())).collect();
-    let rules: usize = groups.iter().filter_map(|g| g["security_group_rules"].as_array()).map(Vec::len).sum();
+    let mut there = [(Quota::SecurityGroups, 0), (Quota::Rules, 0)];
+    for (key, service, result) in lists {
+        let Some(list) = seen.noted(service, result) else { continue };
+        if key == "security_groups" {
+            let rules = list.iter().filter_map(|g| g["security_group_rules"].as_array()).map(Vec::len).sum();
+            there = [(Quota::SecurityGroups, list.len()), (Quota::Rules, rules)];
+        }
+        seen.take(key, &list);
+    }
     let readers = [quota::of_nova, quota::of_cinder, quota::of_neutron];
     for ((service, result), read) in limits.into_iter().zip(readers) {
         match result {
@@ -290,7 +276,7 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
         }
     }
     // Neutron gives a project its default group when it is first asked for its groups: perhaps just now.
-    for (quota, there) in [(Quota::SecurityGroups, groups.len()), (Quota::Rules, rules)] {
+    for (quota, there) in there {
         seen.rooms.entry(quota).and_modify(|room| room.used = room.used.max(there as u64));
     }
     seen.state = seen.noted(Service::Orchestration, state).flatten();
@@ -299,6 +285,33 @@ pub async fn read(session: &Session, name: &str) -> Result<Seen, Error> {
 }
 
 impl Seen {
+    /// Takes a list that a service answered, by its key.
+    pub(crate) fn take(&mut self, key: &str, list: &[Value]) {
+        match key {
+            "flavors" => self.flavors = list.iter().map(flavor).collect(),
+            "servers" => self.servers = list.iter().map(server).collect(),
+            "availabilityZoneInfo" => {
+                let available = list.iter().filter(|z| z["zoneState"]["available"] == true);
+                self.zones = available.map(|z| text(z, "zoneName")).collect();
+            }
+            "images" => self.images = list.iter().map(image).collect(),
+            "networks" => self.networks = list.iter().map(network).collect(),
+            "subnets" => self.subnets = list.iter().map(|s| subnet(s, &self.project)).collect(),
+            "ports" => self.ports = list.iter().map(port).collect(),
+            "floatingips" => self.addresses = list.iter().map(address).collect(),
+            "routers" => {
+                let gateway = |r: &Value| r["external_gateway_info"]["network_id"].as_str().map(str::to_owned);
+                self.routers = list.iter().map(|r| (text(r, "id"), gateway(r))).collect();
+            }
+            "volumes" => self.volumes = list.iter().map(volume).collect(),
+            "volume_types" => self.volume_types = list.iter().map(|t| text(t, "name")).collect(),
+            _ => {}
+        }
+        if ["networks", "subnets", "routers", "security_groups", "volumes"].contains(&key) {
+            self.others.extend(list.iter().map(|object| text(object, "id")));
+        }
+    }
+
     /// What a service answered; a failure is noted once for each service.
     fn noted<T>(&mut self, service: Service, result: Result<T, Error>) -> Option<T> {
         match result {

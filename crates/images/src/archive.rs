@@ -237,6 +237,12 @@ fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
+/// What is read of an archive before its layers, for `fuzz/`.
+#[cfg(fuzzing)]
+pub fn parse(path: &Path, stage: &Path) {
+    let _refused = Archive::open(path, stage, 1 << 20).and_then(|archive| archive.images(&Platform::here()).map(drop));
+}
+
 /// Names and places of a tar's files.
 fn index(file: &File, what: &str) -> Result<HashMap<String, Place>> {
     let mut archive = tar::Archive::new(file);

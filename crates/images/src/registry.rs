@@ -269,20 +269,11 @@ impl Session {
             Credentials::Basic { user, password } => Some((user, password)),
             _ => None,
         };
-        let mut takes_basic = false;
-        for line in headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()) {
-            for challenge in ChallengeParser::new(line).map_while(|c| c.ok()) {
-                takes_basic |= challenge.scheme.eq_ignore_ascii_case("basic");
-                let param = |name: &str| {
-                    let found = challenge.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
-                    found.map(|(_, v)| v.to_unescaped())
-                };
-                if let (true, Some(realm)) = (challenge.scheme.eq_ignore_ascii_case("bearer"), param("realm")) {
-                    return self.token(&realm, param("service"), basic).await.map(Some);
-                }
-            }
+        let asked = asked(headers);
+        if let Some((realm, service)) = asked.bearer {
+            return self.token(&realm, service, basic).await.map(Some);
         }
-        let Some((user, password)) = basic.filter(|_| takes_basic) else { return Ok(None) };
+        let Some((user, password)) = basic.filter(|_| asked.basic) else { return Ok(None) };
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         header(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))).map(Some)
     }
@@ -364,6 +355,35 @@ impl Session {
     }
 }
 
+/// What a registry asks for before it answers.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// A token of this realm, for this service.
+    bearer: Option<(String, Option<String>)>,
+    /// A password.
+    basic: bool,
+}
+
+/// Reads challenges (RFC 7235); what makes no sense ends its line.
+pub(crate) fn asked(headers: &HeaderMap) -> Asked {
+    let mut asked = Asked::default();
+    for line in headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()) {
+        for challenge in ChallengeParser::new(line).map_while(|c| c.ok()) {
+            asked.basic |= challenge.scheme.eq_ignore_ascii_case("basic");
+            let param = |name: &str| {
+                let found = challenge.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+                found.map(|(_, v)| v.to_unescaped())
+            };
+            if let (None, true, Some(realm)) =
+                (&asked.bearer, challenge.scheme.eq_ignore_ascii_case("bearer"), param("realm"))
+            {
+                asked.bearer = Some((realm, param("service")));
+            }
+        }
+    }
+    asked
+}
+
 /// Checks content against its digest.
 pub fn verify(what: &str, bytes: &[u8], wanted: &Digest) -> Result<()> {
     let found = Digest::of(bytes);
@@ -386,7 +406,7 @@ fn starts_at(headers: &HeaderMap, at: u64) -> bool {
 }
 
 /// The distribution spec's error list as `CODE: message`, else the body, else the status.
-fn said(status: StatusCode, body: &[u8]) -> String {
+pub(crate) fn said(status: StatusCode, body: &[u8]) -> String {
     let listed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let errors = listed.as_ref().and_then(|v| v.get("errors")).and_then(|v| v.as_array());
     let text: Vec<String> = errors

@@ -63,7 +63,7 @@ impl Found {
     }
 
     /// Reads a file of OpenStack's or NoCloud's into its place; what is wrong with it is noted.
-    fn take(&mut self, name: &str, text: String) {
+    pub(crate) fn take(&mut self, name: &str, text: String) {
         let wrong = |e: String| format!("{}: {name}: {e}", self.source);
         match name {
             "user_data" | "user-data" => self.user_data = Some(text).filter(|t| !t.trim().is_empty()),

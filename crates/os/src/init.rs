@@ -15,6 +15,9 @@ mod supervise;
 mod tunables;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use net::converse;
+
 use std::{io, path::Path, process::Command, sync::Arc, thread};
 
 use api::rastos::MachineConfig;

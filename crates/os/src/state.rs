@@ -7,6 +7,9 @@ mod disk;
 mod ext4;
 mod partition;
 
+#[cfg(fuzzing)]
+pub use partition::parse as partitions;
+
 use std::{
     fs::{self, File},
     io::{self, Write as _},

@@ -15,6 +15,8 @@ mod cgroup;
 mod client;
 mod devices;
 mod finish;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod helper;
 mod protocol;
 mod seccomp;

@@ -130,7 +130,7 @@ fn read(path: &Path) -> std::result::Result<LinuxSeccomp, String> {
     serde_json::from_slice(&bytes).map_err(|e| e.to_string())
 }
 
-fn from_oci(profile: &LinuxSeccomp) -> std::result::Result<Vec<u8>, String> {
+pub(crate) fn from_oci(profile: &LinuxSeccomp) -> std::result::Result<Vec<u8>, String> {
     let text = |e: libseccomp::error::SeccompError| e.to_string();
     let default = action(profile.default_action(), profile.default_errno_ret())?;
     let mut filter = new_filter(default).map_err(text)?;

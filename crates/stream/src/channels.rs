@@ -34,13 +34,13 @@ pub(crate) struct Coding {
 
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Said {
+pub(crate) enum Said {
     Bytes(u8, Bytes),
     End(u8),
 }
 
 impl Coding {
-    fn decode(self, message: Bytes) -> Option<Said> {
+    pub(crate) fn decode(self, message: Bytes) -> Option<Said> {
         let (&number, rest) = message.split_first()?;
         if self.base64 {
             let channel = number.checked_sub(b'0').filter(|digit| *digit <= 9)?;

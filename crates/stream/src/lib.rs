@@ -8,6 +8,8 @@
 //! WebSocket channels nor Kubernetes' SPDY clients know windows.
 
 mod channels;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod outcome;
 mod pipe;
 mod ports;

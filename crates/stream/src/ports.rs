@@ -155,7 +155,7 @@ async fn over_channels(connection: Connection, protocol: &str, ports: &[u16]) ->
 }
 
 /// The ports in the query of a request (`PodPortForwardOptions`).
-fn ports(query: &str) -> std::result::Result<Vec<u16>, String> {
+pub(crate) fn ports(query: &str) -> std::result::Result<Vec<u16>, String> {
     /// A channel's number is a byte, or in base 64 a digit.
     const MOST: usize = 5;
     let values = query

@@ -273,7 +273,7 @@ fn sizes(resize: Option<Reader>) -> watch::Receiver<Option<Size>> {
 }
 
 /// The last size in a text, and how much of the text is done with; none if it is not a sequence of sizes.
-fn parse_sizes(text: &[u8]) -> (Option<Size>, Option<usize>) {
+pub(crate) fn parse_sizes(text: &[u8]) -> (Option<Size>, Option<usize>) {
     let mut parsed = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
     let mut last = None;
     loop {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::Config;
 pub use plugin::main;
+#[cfg(fuzzing)]
+pub use plugin::parse;
 
 /// The environment of a plugin.
 pub type Environment = BTreeMap<String, String>;

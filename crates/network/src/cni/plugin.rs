@@ -68,6 +68,16 @@ pub fn main(environment: &Environment, stdin: &[u8]) -> Output {
     }
 }
 
+/// All that is read of a configuration, for `fuzz/`.
+#[cfg(fuzzing)]
+pub fn parse(stdin: &[u8]) {
+    let Ok(config) = serde_json::from_slice::<Value>(stdin) else { return };
+    if let Ok(protocolled) = decode::<Protocolled>(&config) {
+        let _refused = ports(&protocolled.runtime_config.port_mappings);
+    }
+    let _refused = decode::<Config>(&config);
+}
+
 fn operate(environment: &Environment, config: Option<&Value>, named: Option<&str>, version: &str) -> Answer {
     let command = variable(environment, "CNI_COMMAND")?;
     if command == "VERSION" {

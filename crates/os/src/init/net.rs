@@ -4,6 +4,9 @@ mod lease;
 mod message;
 mod udp;
 
+#[cfg(fuzzing)]
+pub use lease::converse;
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -133,6 +133,18 @@ fn write(disk: &mut GptDisk<File>, room: Room) -> Result<(), gpt::GptError> {
     disk.write_inplace()
 }
 
+/// What would be done on a disk that begins like this, for `fuzz/`.
+#[cfg(fuzzing)]
+pub fn parse(disk: Vec<u8>) {
+    let size = disk.len() as u64;
+    let Ok(disk) = GptConfig::new().open_from_device(std::io::Cursor::new(disk)) else { return };
+    for size in [size, 1 << 40] {
+        if let Ok(Some(room)) = plan(&disk, size, Path::new("fuzz")) {
+            assert!((room.start + room.length) * SECTOR <= size, "{room:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -106,7 +106,7 @@ impl Encoder {
     }
 }
 
-fn parse(plain: &[u8]) -> Option<Headers> {
+pub(crate) fn parse(plain: &[u8]) -> Option<Headers> {
     let mut rest = plain;
     let count = number(&mut rest)?;
     let mut headers = Headers::new();

@@ -4,7 +4,7 @@
 
 mod connection;
 mod frame;
-mod headers;
+pub(crate) mod headers;
 
 pub(crate) use connection::{Spdy, Stream, serve};
 

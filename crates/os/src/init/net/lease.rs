@@ -194,6 +194,22 @@ fn usable(lease: &Lease) -> bool {
     !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !ip.is_broadcast()
 }
 
+/// Servers that say these messages to a client, 512 bytes each, made to be for it.
+#[cfg(fuzzing)]
+pub fn converse(bytes: &[u8]) {
+    let mut client = Client::new([2; 6], "fuzz", 1);
+    for message in bytes.chunks(512) {
+        let mut message = message.to_vec();
+        if let Some([_, mac @ ..]) = message.get_mut(27..34) {
+            mac.copy_from_slice(&client.mac);
+            message[4..8].copy_from_slice(&client.transaction.to_be_bytes());
+        }
+        let now = client.next();
+        client.time(now);
+        client.heard(now, &message);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::message::tests::answer, *};

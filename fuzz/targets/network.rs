@@ -1,0 +1,4 @@
+//! The CNI plugin's configuration.
+#![no_main]
+
+fuzz::program!(&[("cni", network::cni::parse)]);
