@@ -85,6 +85,12 @@ fn boot_disk() -> Result<String, Error> {
 fn plan<D>(disk: &GptDisk<D>, size: u64, path: &Path) -> Result<Option<Room>, Error> {
     let end = (size / SECTOR).saturating_sub(34) / ALIGN * ALIGN; // the backup table lies behind
     let used = |p: &&gpt::partition::Partition| p.is_used();
+    let wrong =
+        |p: &&gpt::partition::Partition| p.is_used() && (p.first_lba > p.last_lba || p.last_lba >= size / SECTOR);
+    if let Some(wrong) = disk.partitions().values().find(wrong) {
+        let holds = format!("a partition from sector {} to sector {}", wrong.first_lba, wrong.last_lba);
+        return Err(Error::Foreign { device: path.to_owned(), holds });
+    }
     if let Some((number, old)) = disk.partitions().iter().find(|(_, p)| p.is_used() && p.name == NAME) {
         let next = disk.partitions().values().filter(used).map(|p| p.first_lba).filter(|first| *first > old.last_lba);
         let length = next.min().unwrap_or(end).min(end).saturating_sub(old.first_lba);
@@ -189,6 +195,20 @@ mod tests {
         assert_eq!(table.partitions()[&3].last_lba, grown.start + grown.length - 1);
         assert!(table.partitions().values().any(|p| p.name == "slot-b"));
         assert!(table.backup_header().is_ok(), "the backup table is at the new end");
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_is_refused() {
+        for (first, last) in [(34, u64::MAX), (u64::MAX, u64::MAX), (4096, 4095), (34, 256 * MIB / SECTOR)] {
+            let (_dir, path) = disk(256 * MIB);
+            let mut table = open(&path);
+            let mut partitions = table.take_partitions();
+            let slot = partitions.get_mut(&2).unwrap();
+            (slot.first_lba, slot.last_lba) = (first, last);
+            table.update_partitions(partitions).unwrap();
+            let refused = plan(&table, 256 * MIB, &path);
+            assert!(matches!(refused, Err(Error::Foreign { .. })), "{first} {last}: {refused:?}");
+        }
     }
 
     #[test]
