@@ -14,7 +14,7 @@ use nix::{
 use serde_json::{Value, json};
 use tests::{
     Instance, Relay, eventually,
-    pods::{config_map, container, pod},
+    pods::{config_map, container, documents, pod},
     registry,
 };
 
@@ -186,4 +186,26 @@ fn containers_that_take_all_are_contained() {
     });
     assert!(number("pids.current").parse::<u32>().expect("a number") > 40);
     assert!(page(&address).contains("It works"));
+}
+
+#[test]
+fn what_a_pod_may_not_ask_of_the_host_is_refused_and_recorded() {
+    let instance = Instance::up();
+    let (privileged, network, path) = ("privileged", "host-network", "host-path");
+    let mut pods = [privileged, network, path].map(|name| pod(name, "true"));
+    pods[0]["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    pods[1]["spec"]["hostNetwork"] = json!(true);
+    pods[2]["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": "/"}}]);
+    for pod in pods {
+        let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+        let said = instance.rast().input(documents(&[pod])).fails(5, &["apply", "-f", "-"]);
+        assert!(said.contains("PodSecurity"), "{name}: {said}");
+        eventually(&format!("the refusal of {name} is in the audit log"), || {
+            let log =
+                fs::read_to_string(instance.root().join("var/log/rastos/audit.log")).map_err(|e| e.to_string())?;
+            let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let ours = |e: &Value| e["objectRef"]["name"] == name.as_str() && e["responseStatus"]["code"] == 403;
+            events.filter(ours).map(|_| ()).next().ok_or_else(|| "not there".to_owned())
+        });
+    }
 }
