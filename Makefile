@@ -37,7 +37,7 @@ steps: setup
 soak: setup
 	scripts/soak
 
-## fuzz: each parser of what comes from outside that has a target, 20 seconds each (scripts/fuzz 3600 log: one, for an hour)
+## fuzz: each parser of what comes from outside, 20 seconds each (scripts/fuzz 3600 store/log: one, for an hour)
 fuzz: setup
 	scripts/fuzz
 
