@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -56,12 +56,11 @@ fn rast(project: &Project, home: &Path, args: &[&str]) -> (i32, String, String) 
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
 
-/// The key that a laptop keeps for the cluster.
-fn key(home: &Path) -> String {
-    let kept = std::fs::read_dir(home.join("rastos/demo")).expect("what is kept of the cluster");
-    let mut keys =
-        kept.map(|e| e.expect("an entry").path()).filter(|path| path.extension().is_some_and(|e| e == "key"));
-    std::fs::read_to_string(keys.next().expect("a key")).expect("text")
+/// What a laptop keeps of the cluster: its `key`, its `certificate`.
+fn kept(home: &Path, what: &str) -> PathBuf {
+    let all = std::fs::read_dir(home.join("rastos/demo")).expect("what is kept of the cluster");
+    let mut all = all.map(|entry| entry.expect("an entry").path());
+    all.find(|path| path.extension().is_some_and(|e| e == what)).expect("it is kept")
 }
 
 #[test]
@@ -107,12 +106,27 @@ fn a_cluster_lives_in_its_own_api() {
     let (code, out, err) = rast(&project, second.path(), &["cloud", "kubeconfig", "demo"]);
     assert_eq!(code, 0, "{out}{err}");
     let (first, own) = (Path::new(&cluster).parent().expect("a home"), second.path());
+    let key = |home| std::fs::read_to_string(kept(home, "key")).expect("a key");
     assert_ne!(key(first), key(own));
     let (code, out, err) = rast(&project, own, &["cloud", "status", "demo"]);
     assert_eq!(code, 0, "{out}{err}");
     for part in ["stack", "server", "volume", "floating IP", "API", "node", "pod "] {
         assert!(out.lines().any(|line| line.starts_with(part)), "no {part} in\n{out}");
     }
+
+    // A certificate that has ended is renewed for the same key by the authority that gave it.
+    let file = kept(own, "certificate");
+    let read = || -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(&file).expect("a certificate")).expect("JSON")
+    };
+    let mut admission = read();
+    admission["certificate"] = "ended".into();
+    std::fs::write(&file, admission.to_string()).expect("write it");
+    let (code, out, err) = rast(&project, own, &["cloud", "kubeconfig", "demo"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let after = read();
+    assert!(after["certificate"].as_str().is_some_and(|c| c.starts_with("-----BEGIN CERTIFICATE-----")), "{after}");
+    assert_eq!(after["ca"], admission["ca"]);
 
     // Whoever shows another authority than the one that was told is refused, and nothing of its answer is kept.
     let third = tempfile::tempdir().expect("a directory");

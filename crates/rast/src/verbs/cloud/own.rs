@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::{keep, trust};
 use crate::{
     cli::Context,
-    cluster::{Cluster, Query},
+    cluster::{Cluster, Query, Refused},
     exit::{Exit, Failure},
+    output,
     target::Address,
     verbs::apply::current,
 };
@@ -35,7 +36,7 @@ pub async fn kept(at: &Cluster, name: &str) -> Result<Option<rastos::Cluster>> {
 }
 
 /// What is wanted by now, when it is not what was just made.
-pub fn changed(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> Option<rastos::Cluster> {
+fn changed(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> Option<rastos::Cluster> {
     kept.filter(|kept| kept.awaits_up()).map(rastos::Cluster::wish).filter(|wish| *wish != made.wish())
 }
 
@@ -52,24 +53,55 @@ pub async fn wanted(context: &Context, made: &rastos::Cluster) -> rastos::Cluste
     changed(made, kept.as_ref()).unwrap_or_else(|| made.clone())
 }
 
-/// Writes what was made into the API, and what came of it.
-pub async fn write(at: &Cluster, made: &rastos::Cluster, kept: Option<&rastos::Cluster>, status: Status) -> Result<()> {
+/// Writes what was made into the API; or gives what is wanted by now instead, when somebody has changed it there and no
+/// file overrides that.
+pub async fn settle(
+    at: &Cluster,
+    session: &Session,
+    made: &rastos::Cluster,
+    ready: &Ready,
+    overrides: bool,
+) -> Result<Option<rastos::Cluster>> {
+    if !is_served(at).await? {
+        output::note(format!(
+            "the machine of {} is older than Clusters in the API: nothing is written there",
+            made.name()
+        ));
+        return Ok(None);
+    }
+    let status = status(session, ready).await?;
+    loop {
+        let kept = kept(at, made.name()).await?;
+        if let Some(wish) = changed(made, kept.as_ref()).filter(|_| !overrides) {
+            return Ok(Some(wish));
+        }
+        match write(at, made, kept.as_ref(), &status).await {
+            // It was changed after we looked.
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status.code == 409) => {}
+            other => return other.map(|()| None),
+        }
+    }
+}
+
+async fn write(at: &Cluster, made: &rastos::Cluster, kept: Option<&rastos::Cluster>, status: &Status) -> Result<()> {
     let path = address(at, made.name())?.path();
+    let object = json!(described(made, kept));
     let written = match kept {
-        None => at.create(&Cluster::path(&*at.kind("clusters")?, None, None), &json!(described(made, None))).await?,
-        Some(kept) => at.replace(&path, &json!(described(made, Some(kept)))).await?,
+        None => at.create(&Cluster::path(&*at.kind("clusters")?, None, None), &object).await?,
+        Some(_) => at.replace(&path, &object).await?,
     };
-    let generation = written["metadata"]["generation"].as_i64();
-    let status = Status { observed_generation: generation, ..status };
+    let mut status = json!(status);
+    status["observedGeneration"] = written["metadata"]["generation"].clone();
     at.merge(&format!("{path}/status"), &json!({"status": status})).await.map(drop)
 }
 
 /// What there is of it, to be written down.
-pub async fn status(session: &Session, ready: &Ready) -> Result<Status> {
+async fn status(session: &Session, ready: &Ready) -> Result<Status> {
     let name = &ready.mark.name;
     let state = heat::find(session, &Mark::state_stack(name)).await?;
     let machine = MachineStatus { name: template::machine_name(name, 0), server: ready.server.clone() };
     Ok(Status {
+        // Known once the spec is written.
         observed_generation: None,
         uid: Some(ready.mark.uid.clone()),
         project: Some(session.project().to_owned()),
@@ -99,7 +131,7 @@ fn address(at: &Cluster, name: &str) -> Result<Address> {
 }
 
 /// Whether a machine's API is too old to keep Clusters.
-pub async fn is_served(at: &Cluster) -> Result<bool> {
+async fn is_served(at: &Cluster) -> Result<bool> {
     let groups: Value = at.get("/apis", Query::default()).await?;
     Ok(groups["groups"].as_array().into_iter().flatten().any(|group| group["name"] == "rastos.io"))
 }

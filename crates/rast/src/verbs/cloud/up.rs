@@ -10,8 +10,9 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use cloud::{
-    Mark, plan, seen,
-    up::{self, Progress, Report, UpError},
+    Mark, Session, plan, seen,
+    template::machine_name,
+    up::{self, Progress, Ready, Report, UpError},
 };
 
 use super::{Which, file, keep::Keep, own, plan::tell_problems, trust};
@@ -75,7 +76,6 @@ impl Up {
         };
         let report = reporter();
         let enrol = |mark: &Mark| Ok(Keep::of(mark)?.key()?.hash());
-        let limit = Duration::from_secs(self.timeout);
         let (ready, kubeconfig, at) = loop {
             let ready = up::run(&session, &cluster, local.as_ref(), &enrol, &report).await.map_err(explained)?;
             report(Progress::Doing(format!("the cloud's part is done after {:.1} s", begun.elapsed().as_secs_f64())));
@@ -83,30 +83,16 @@ impl Up {
                 return output::line(format!("{}: {}", cluster.name(), ready.address));
             }
             report(Progress::Doing("waiting for the machine's first word".into()));
-            let given = self.ca_fingerprint.as_deref();
-            let kubeconfig = trust::kubeconfig(context, &session, &ready, given, limit).await?;
-            let at = Cluster::connect(&trust::at(context, &kubeconfig)).await?;
-            answering(&at, Instant::now() + limit).await?;
-            wait::node_ready(at.client().clone(), &cloud::template::machine_name(cluster.name(), 0), limit).await?;
-            if !own::is_served(&at).await? {
-                report(Progress::Doing(
-                    "this machine is older than Clusters in the API: nothing is written there".into(),
-                ));
-                break (ready, kubeconfig, at);
-            }
-            let kept = own::kept(&at, cluster.name()).await?;
-            match own::changed(&cluster, kept.as_ref()).filter(|_| files.cluster.is_none()) {
+            let (kubeconfig, at) = self.reach(context, &session, &ready).await?;
+            match own::settle(&at, &session, &cluster, &ready, files.cluster.is_some()).await? {
+                None => break (ready, kubeconfig, at),
                 Some(wish) => {
                     report(Progress::Doing(format!("cluster/{} was changed in its API: making that", cluster.name())));
                     cluster = wish;
                 }
-                None => {
-                    own::write(&at, &cluster, kept.as_ref(), own::status(&session, &ready).await?).await?;
-                    break (ready, kubeconfig, at);
-                }
             }
         };
-        deploy(&at, &files.app, limit).await?;
+        deploy(&at, &files.app, self.limit()).await?;
         output::line(format!(
             "{} is up at {} after {:.1} s ({} API calls)\nexport KUBECONFIG={}",
             cluster.name(),
@@ -115,6 +101,20 @@ impl Up {
             session.calls(),
             kubeconfig.display()
         ))
+    }
+
+    /// Waits until the machine has said who it is, answers and is ready; the kubeconfig, and its API.
+    async fn reach(&self, context: &Context, session: &Session, ready: &Ready) -> Result<(PathBuf, Cluster)> {
+        let (given, limit) = (self.ca_fingerprint.as_deref(), self.limit());
+        let kubeconfig = trust::kubeconfig(context, session, ready, given, limit).await?;
+        let at = Cluster::connect(&trust::at(context, &kubeconfig)).await?;
+        answering(&at, Instant::now() + limit).await?;
+        wait::node_ready(at.client().clone(), &machine_name(&ready.mark.name, 0), limit).await?;
+        Ok((kubeconfig, at))
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
     }
 }
 
