@@ -200,7 +200,8 @@ impl FieldSelector {
                 None => (true, &term[..at]),
             };
             let value = term[at + 1..].strip_prefix('=').filter(|_| equal).unwrap_or(&term[at + 1..]);
-            let value = unescape(value).ok_or_else(|| error("a value may only have ',', '=' and '\\' after a '\\'"))?;
+            let why = "in a value, '\\' stands before each ',', '=' and '\\', and before nothing else";
+            let value = unescape(value).ok_or_else(|| error(why))?;
             all.push(FieldRequirement { field: field.trim().to_owned(), value, equal });
         }
         Ok(Self(all))
@@ -249,6 +250,7 @@ fn unescape(value: &str) -> Option<String> {
     while let Some(c) = chars.next() {
         out.push(match c {
             '\\' => chars.next().filter(|c| matches!(c, ',' | '=' | '\\'))?,
+            ',' | '=' => return None,
             c => c,
         });
     }
@@ -326,7 +328,9 @@ mod tests {
         assert_eq!(matches("spec.x=1"), Err("spec.x".to_owned()));
         let escaped = FieldSelector::parse(r"reason=a\,b\=c").unwrap();
         assert_eq!(escaped.exact("reason"), Some("a,b=c"));
-        assert!(FieldSelector::parse("a").is_err() && FieldSelector::parse(r"a=\x").is_err());
+        for text in ["a", r"a=\x", r"a=\", "a=b=c", "a!==b", "a===b", r"metadata.name!=a\,metadata.name=b"] {
+            assert!(FieldSelector::parse(text).is_err(), "{text}");
+        }
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! What a request is about, told from its method and URI alone.
 
+use api::FieldSelector;
 use http::{Method, Uri};
 
 /// What authorisation, audit and routing know of a request. Parts that a request does not have are empty.
@@ -103,9 +104,9 @@ fn watches(uri: &Uri) -> bool {
 }
 
 fn selected_name(uri: &Uri) -> String {
-    let selector = query(uri, "fieldSelector").unwrap_or_default();
-    let name = selector.split(',').find_map(|term| term.strip_prefix("metadata.name="));
-    name.map(|n| n.trim_start_matches('=').to_owned()).unwrap_or_default()
+    // As it is read to select: what is judged and what is given must be the same. One that cannot be read names nothing.
+    let selector = FieldSelector::parse(&query(uri, "fieldSelector").unwrap_or_default()).unwrap_or_default();
+    selector.exact("metadata.name").unwrap_or_default().to_owned()
 }
 
 /// Undoes percent-encoding; what is not UTF-8 becomes U+FFFD, which no name may contain.
@@ -156,6 +157,9 @@ mod tests {
                 "/api/v1/namespaces/a/pods?fieldSelector=metadata.name=x,spec.nodeName=y",
                 "list /v1/pods/ ns=a name=x",
             ),
+            ("GET", "/api/v1/pods?fieldSelector=metadata.name%3D%3Dx", "list /v1/pods/ ns= name=x"),
+            ("GET", r"/api/v1/pods?fieldSelector=metadata.name!=a%5C,metadata.name=x", "list /v1/pods/ ns= name="),
+            ("DELETE", r"/api/v1/pods?fieldSelector=type=a%5C,metadata.name=x", "deletecollection /v1/pods/ ns= name="),
             ("GET", "/api/v1/namespaces", "list /v1/namespaces/ ns= name="),
             ("GET", "/api/v1/namespaces/a", "get /v1/namespaces/ ns=a name=a"),
             ("PUT", "/api/v1/namespaces/a/finalize", "update /v1/namespaces/finalize ns=a name=a"),

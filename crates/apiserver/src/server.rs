@@ -217,9 +217,10 @@ async fn answer(
 fn kind(server: &Server, at: &Attributes) -> Result<Arc<Kind>> {
     let kind = server.config().registry.resource(&at.group, &at.version, &at.resource);
     let kind = kind.filter(|_| at.is_resource).ok_or_else(ApiError::no_route)?;
-    let own_name = kind.plural == "namespaces" && kind.group.is_empty();
+    // A Namespace is asked for in itself; nothing else of the cluster's, nor another Namespace, in any.
+    let itself = kind.plural == "namespaces" && kind.group.is_empty() && at.namespace == at.name;
     match kind.scope {
-        Scope::Cluster if !at.namespace.is_empty() && !own_name => Err(ApiError::no_route()),
+        Scope::Cluster if !at.namespace.is_empty() && !itself => Err(ApiError::no_route()),
         Scope::Namespaced if at.namespace.is_empty() && !matches!(at.verb.as_str(), "list" | "watch") => {
             Err(ApiError::method_not_allowed(&at.verb, &format!("{} of all namespaces", at.resource)))
         }

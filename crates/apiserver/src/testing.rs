@@ -31,7 +31,7 @@ pub(crate) fn kind(plural: &str) -> Kind {
 }
 
 /// Everyone may do everything but impersonate (deputy users, but no group, uid or account), mallory nothing, reader only
-/// get.
+/// get, patcher only patch.
 struct Anything;
 
 impl Authorizer for Anything {
@@ -39,6 +39,7 @@ impl Authorizer for Anything {
         let allowed = match identity.user.as_str() {
             "mallory" => false,
             "reader" => at.verb == "get",
+            "patcher" => at.verb == "patch",
             "system:admin" => true,
             "deputy" => at.verb != "impersonate" || at.resource == "users",
             _ => at.verb != "impersonate",

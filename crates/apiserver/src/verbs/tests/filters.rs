@@ -85,6 +85,53 @@ async fn a_right_to_read_is_no_right_to_run() {
 }
 
 #[tokio::test]
+async fn a_right_to_patch_is_no_right_to_create() {
+    let f = Fixture::new().await;
+    let patcher = f.server.local(Identity { user: "patcher".into(), ..Identity::default() });
+    let apply = async || {
+        let request = Request::patch(format!("{MAPS}/m?fieldManager=m&force=true"));
+        let request = request.header("content-type", "application/apply-patch+yaml");
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+        patcher.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap().status()
+    };
+    assert_eq!(apply().await, 403);
+    f.get(&format!("{MAPS}/m")).await.expect(404);
+    f.post(MAPS, json!({"metadata": {"name": "m"}})).await.expect(201);
+    assert_eq!(apply().await, 200);
+}
+
+#[tokio::test]
+async fn a_right_in_one_namespace_is_none_to_another() {
+    let f = Fixture::new().await;
+    f.post("/api/v1/namespaces", json!({"metadata": {"name": "other"}})).await.expect(201);
+    for uri in ["namespaces/default/namespaces", "namespaces/default/namespaces/other", "namespaces/default/nodes/n"] {
+        let uri = format!("/api/v1/{uri}");
+        f.get(&uri).await.expect(404);
+        f.get(&format!("{uri}?watch=true")).await.expect(404);
+        f.post(&uri, json!({"metadata": {"name": "more"}})).await.expect(404);
+        f.delete(&uri, serde_json::Value::Null).await.expect(404);
+        f.patch("merge", &uri, json!({"metadata": {"labels": {"a": "b"}}})).await.expect(404);
+    }
+    f.get("/api/v1/namespaces/default/namespaces/other/status").await.expect(404);
+    let other = f.get("/api/v1/namespaces/other").await.expect(200);
+    assert!(other["metadata"]["deletionTimestamp"].is_null() && other["metadata"]["labels"]["a"].is_null());
+}
+
+#[tokio::test]
+async fn a_selector_is_judged_as_it_selects() {
+    let f = Fixture::new().await;
+    for name in ["allowed", "other"] {
+        f.post(MAPS, json!({"metadata": {"name": name}})).await.expect(201);
+    }
+    // By its raw commas this one names `allowed`; by its escapes, it excludes something else.
+    let sly = r"fieldSelector=metadata.name!=a%5C,metadata.name%3Dallowed";
+    f.get(&format!("{MAPS}?{sly}")).await.expect(400);
+    f.get(&format!("{MAPS}?watch=true&{sly}")).await.expect(400);
+    f.delete(&format!("{MAPS}?{sly}"), serde_json::Value::Null).await.expect(400);
+    f.get(&format!("{MAPS}/other")).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_panic_costs_one_answer() {
     let f = Fixture::new().await;
     bound(&f, "p", "broken").await;
