@@ -18,7 +18,6 @@ use crate::{ApiError, Authorizer, Identity, Result, Warnings};
 /// What admission looks at to decide.
 pub struct Admission {
     pub(crate) store: Arc<dyn Store>,
-    #[allow(dead_code)]
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
 }

@@ -280,7 +280,7 @@ fn completed(stored: &[u8], default: &Value) -> Option<Value> {
     }
     let rules = |role: &Value| serde_json::from_value::<Vec<PolicyRule>>(role["rules"].clone()).unwrap_or_default();
     let (mut held, mut wanted) = (rules(&role), rules(default));
-    wanted.retain(|rule| !rules::missing(&held, std::slice::from_ref(rule)).is_empty());
+    wanted.retain(|rule| rules::missing(&held, std::slice::from_ref(rule)).next().is_some());
     if wanted.is_empty() {
         return None;
     }

@@ -9,6 +9,11 @@ use crate::{ApiError, Attributes, Identity, Result};
 
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 
+/// How many combinations of verb, group, resource and name are checked at a time.
+const MAX_PARTS: usize = 10_000;
+/// How many of the rights that are not held are told of.
+const MAX_SHOWN: usize = 10;
+
 /// Refuses a role that allows more than its author may do, unless he has the verb `escalate` on it. `old` is the
 /// role before; an update that leaves the rules alone passes.
 pub(crate) fn role(
@@ -33,29 +38,8 @@ pub(crate) fn role(
     check(authorizer, identity, kind, place, &wanted)
 }
 
-/// Refuses a binding to a role that allows more than its author may do, unless he has the verb `bind` on the role.
-/// `stored` is the role's own rules as they are in the store now, which the authoriser may not know yet.
-pub(crate) fn binding(
-    authorizer: &dyn Authorizer,
-    identity: &Identity,
-    kind: &Kind,
-    place: (&str, &str),
-    new: &Value,
-    stored: Vec<PolicyRule>,
-) -> Result<()> {
-    let namespace = place.0;
-    let (of_cluster, name) =
-        (new["roleRef"]["kind"] == "ClusterRole", new["roleRef"]["name"].as_str().unwrap_or_default());
-    let plural = if of_cluster { "clusterroles" } else { "roles" };
-    if may(authorizer, identity, "bind", plural, namespace, name) {
-        return Ok(());
-    }
-    let mut wanted = stored;
-    wanted.extend(authorizer.role(if of_cluster { "" } else { namespace }, name));
-    check(authorizer, identity, kind, place, &wanted)
-}
-
-fn may(
+/// Whether a verb of its own on a role is allowed: `escalate`, `bind`.
+pub(crate) fn may(
     authorizer: &dyn Authorizer,
     identity: &Identity,
     verb: &str,
@@ -76,23 +60,36 @@ fn may(
     authorizer.decide(identity, &attributes).allowed
 }
 
-fn check(
+/// Refuses to give rules away that the giver does not hold.
+pub(crate) fn check(
     authorizer: &dyn Authorizer,
     identity: &Identity,
     kind: &Kind,
     (namespace, name): (&str, &str),
     wanted: &[PolicyRule],
 ) -> Result<()> {
-    let missing = rules::missing(&authorizer.rules(identity, namespace), wanted);
-    if missing.is_empty() {
+    let held = authorizer.rules(identity, namespace);
+    let parts = rules::parts(&held, wanted);
+    if parts > MAX_PARTS {
+        let why = format!(
+            "its rules combine verbs, groups, resources and names in {parts} ways; at most {MAX_PARTS} are checked at a \
+             time: split them among several roles"
+        );
+        return Err(ApiError::refused(kind, name, &why));
+    }
+    let mut missing = rules::missing(&held, wanted);
+    let mut shown: Vec<String> = missing.by_ref().take(MAX_SHOWN).map(|rule| rules::shown(&rule)).collect();
+    if shown.is_empty() {
         return Ok(());
     }
-    let missing: Vec<String> = missing.iter().map(rules::shown).collect();
+    if missing.next().is_some() {
+        shown.push("and more".to_owned());
+    }
     let why = format!(
         "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
         identity.user,
         identity.groups,
-        missing.join("\n")
+        shown.join("\n")
     );
     Err(ApiError::refused(kind, name, &why))
 }

@@ -383,12 +383,12 @@ proptest! {
         wanted in proptest::collection::vec(a_rule(), 0..2),
         requests in proptest::collection::vec(a_request(), 50),
     ) {
-        let missing = rules::missing(&held, &wanted);
+        let missing: Vec<_> = rules::missing(&held, &wanted).collect();
         for request in requests {
             let allowed = |rules: &[PolicyRule]| rules.iter().any(|rule| judge_rule(rule, &request));
             prop_assert!(!allowed(&wanted) || allowed(&held) || allowed(&missing), "{:?}", request);
         }
-        prop_assert!(rules::missing(&[held.clone(), wanted.clone()].concat(), &wanted).is_empty());
-        prop_assert!(rules::missing(&defaults::everything(), &wanted).is_empty());
+        prop_assert!(rules::missing(&[held.clone(), wanted.clone()].concat(), &wanted).next().is_none());
+        prop_assert!(rules::missing(&defaults::everything(), &wanted).next().is_none());
     }
 }
