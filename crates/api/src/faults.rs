@@ -6,7 +6,41 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path(String);
 
+/// How many bytes a path may have that is made of what others wrote: the rest is cut off.
+const MAX_PATH: usize = 1000;
+
+/// One step on the way to a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A field, or an entry of a map.
+    Field(&'a str),
+    /// An item of a list.
+    Index(usize),
+}
+
 impl Path {
+    /// The place at the end of a way; of one that is very long, the beginning.
+    pub fn of<'a>(way: impl IntoIterator<Item = Step<'a>>) -> Self {
+        let mut path = String::new();
+        for step in way {
+            match step {
+                Step::Field(name) => {
+                    if !path.is_empty() {
+                        path.push('.');
+                    }
+                    path.push_str(&name[..name.floor_char_boundary(MAX_PATH)]);
+                }
+                Step::Index(at) => path.push_str(&format!("[{at}]")),
+            }
+            if path.len() > MAX_PATH {
+                path.truncate(path.floor_char_boundary(MAX_PATH));
+                path.push('…');
+                break;
+            }
+        }
+        Self(path)
+    }
+
     /// The object itself.
     pub fn root() -> Self {
         Self::default()
@@ -68,14 +102,19 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with an object; empty when nothing is.
+/// How many faults are told of.
+pub const MAX_FAULTS: usize = 100;
+
+/// What is wrong with an object, the first [`MAX_FAULTS`] of it; empty when nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 
 impl Faults {
     /// Notes a fault.
     pub fn push(&mut self, path: Path, cause: Cause, message: impl Into<String>) {
-        self.0.push(Fault { path, cause, message: message.into() });
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(Fault { path, cause, message: message.into() });
+        }
     }
 
     /// Notes an invalid value unless `holds`.

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{faults::Path, registry::Kind};
+use crate::{
+    faults::{MAX_FAULTS, Path, Step},
+    registry::Kind,
+};
 
 impl Kind {
     /// The fields of an object as it was sent that are not in it as it was decoded: nothing knows them. A null
@@ -12,33 +15,45 @@ impl Kind {
     }
 }
 
-/// The same, for what is no registered kind.
+/// The same, for what is no registered kind. At most [`MAX_FAULTS`] are told of.
 pub(crate) fn fields(original: &Value, decoded: &Value) -> Vec<Path> {
-    let mut unknown = Vec::new();
+    let mut search = Search::default();
     for (key, value) in original.as_object().into_iter().flatten() {
         // The type's own name is not part of it.
         if key != "apiVersion" && key != "kind" {
-            compare(value, decoded.get(key), Path::root().field(key), &mut unknown);
+            search.within(Step::Field(key), value, decoded.get(key));
         }
     }
-    unknown
+    search.unknown
 }
 
-fn compare(original: &Value, decoded: Option<&Value>, at: Path, unknown: &mut Vec<Path>) {
-    match (original, decoded) {
-        (Value::Null, _) => {}
-        (_, None) => unknown.push(at),
-        (Value::Object(map), Some(decoded @ Value::Object(_))) => {
-            for (key, value) in map {
-                compare(value, decoded.get(key), at.field(key), unknown);
+/// Keeps the way rather than the path: only what is unknown pays for one.
+#[derive(Default)]
+struct Search<'a> {
+    way: Vec<Step<'a>>,
+    unknown: Vec<Path>,
+}
+
+impl<'a> Search<'a> {
+    fn within(&mut self, step: Step<'a>, original: &'a Value, decoded: Option<&Value>) {
+        self.way.push(step);
+        self.compare(original, decoded);
+        self.way.pop();
+    }
+
+    fn compare(&mut self, original: &'a Value, decoded: Option<&Value>) {
+        match (original, decoded) {
+            (Value::Null, _) => {}
+            (_, None) if self.unknown.len() < MAX_FAULTS => self.unknown.push(Path::of(self.way.iter().copied())),
+            (Value::Object(map), Some(decoded @ Value::Object(_))) => {
+                map.iter().for_each(|(key, value)| self.within(Step::Field(key), value, decoded.get(key)));
             }
-        }
-        (Value::Array(list), Some(Value::Array(decoded))) => {
-            for (index, value) in list.iter().enumerate() {
-                compare(value, decoded.get(index), at.index(index), unknown);
+            (Value::Array(list), Some(Value::Array(decoded))) => {
+                let items = list.iter().enumerate();
+                items.for_each(|(index, value)| self.within(Step::Index(index), value, decoded.get(index)));
             }
+            _ => {}
         }
-        _ => {}
     }
 }
 

@@ -1,14 +1,18 @@
 //! JSON, with duplicate keys noticed.
 
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{Document, Position, ReadError};
-use crate::faults::Path;
+use super::{Document, MAX_DUPLICATES, MAX_VALUES, Position, ReadError};
+use crate::faults::{self, Path};
 
-/// Reads one document. Deeper nesting than [`super::MAX_DEPTH`] is refused before it costs any stack.
+/// Reads one document of at most [`MAX_VALUES`]. Deeper nesting than [`super::MAX_DEPTH`] is refused before it costs
+/// any stack.
 pub fn json(text: &[u8]) -> Result<Document, ReadError> {
     let notes = Notes::default();
     let mut deserializer = serde_json::Deserializer::from_slice(text);
@@ -29,6 +33,7 @@ struct Notes {
     /// The way to the value that is being read.
     at: RefCell<Vec<Step>>,
     duplicates: RefCell<Vec<Path>>,
+    values: Cell<usize>,
 }
 
 enum Step {
@@ -38,11 +43,15 @@ enum Step {
 
 impl Notes {
     fn duplicate(&self, key: &str) {
-        let path = self.at.borrow().iter().fold(Path::root(), |path, step| match step {
-            Step::Field(name) => path.field(name),
-            Step::Index(at) => path.index(*at),
-        });
-        self.duplicates.borrow_mut().push(path.field(key));
+        let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() < MAX_DUPLICATES {
+            let way = self.at.borrow();
+            let way = way.iter().map(|step| match step {
+                Step::Field(name) => faults::Step::Field(name),
+                Step::Index(at) => faults::Step::Index(*at),
+            });
+            duplicates.push(Path::of(way.chain([faults::Step::Field(key)])));
+        }
     }
 }
 
@@ -53,6 +62,10 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.values.set(self.0.values.get() + 1);
+        if self.0.values.get() > MAX_VALUES {
+            return Err(D::Error::custom(format_args!("has more than {MAX_VALUES} values")));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -144,6 +157,21 @@ mod tests {
         }
         let deepest = "[".repeat(super::super::MAX_DEPTH) + &"]".repeat(super::super::MAX_DEPTH);
         assert!(json(deepest.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn what_is_told_of_duplicates_is_bounded() {
+        let twice = format!("{{\"{}\": {{{}\"a\": 0}}}}", "k".repeat(100_000), "\"a\": 0, ".repeat(1_000));
+        let told = json(twice.as_bytes()).unwrap().duplicates;
+        assert_eq!(told.len(), MAX_DUPLICATES);
+        assert!(told.iter().all(|(path, _)| path.to_string().len() < 1_100));
+    }
+
+    #[test]
+    fn more_values_than_an_object_has_are_refused() {
+        let of = |n: usize| format!("[{}0]", "0,".repeat(n - 2));
+        assert!(json(of(MAX_VALUES).as_bytes()).is_ok());
+        assert!(json(of(MAX_VALUES + 1).as_bytes()).unwrap_err().why.contains("values"));
     }
 
     #[test]

@@ -16,6 +16,13 @@ pub use yaml::yaml;
 /// How deep a document may nest: what serde_json allows, and the limit of both readers.
 pub const MAX_DEPTH: usize = 127;
 
+/// How many values a document may have that the server reads: each costs many times the two bytes that it may be
+/// written in.
+pub const MAX_VALUES: usize = 200_000;
+
+/// How many keys given twice are told of.
+const MAX_DUPLICATES: usize = 100;
+
 /// A place in a text, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -40,9 +47,9 @@ pub struct ReadError {
 pub struct Document {
     /// Its value. Of a key given twice, the last counts.
     pub value: Value,
-    /// The keys that were given twice, with the place of the second.
+    /// The first hundred keys that were given twice, with the place of the second.
     pub duplicates: Vec<(Path, Position)>,
-    /// Where its fields stand. Empty for [`json()`], which is the server's reader.
+    /// Where its fields stand. Empty for [`json()`] and [`yaml()`], which are the server's readers.
     pub spans: Spans,
 }
 
@@ -94,10 +101,30 @@ pub fn manifest(text: &str) -> Result<Vec<Document>, ReadError> {
     // JSON too, then finds the places.
     if text.trim_start().starts_with('{') && looks_like_json(text) {
         let judged = json(text.as_bytes())?;
-        let spans = yaml(text).ok().and_then(|mut all| all.pop()).map(|d| d.spans).unwrap_or_default();
+        let spans = yaml::placed(text).ok().and_then(|mut all| all.pop()).map(|d| d.spans).unwrap_or_default();
         return Ok(vec![Document { spans, ..judged }]);
     }
-    yaml(text)
+    yaml::placed(text)
+}
+
+/// How deep a value nests; a scalar does by one.
+pub fn depth(value: &Value) -> usize {
+    let inside = match value {
+        Value::Array(list) => list.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => None,
+    };
+    1 + inside.unwrap_or(0)
+}
+
+/// About how many bytes a value takes in memory: its texts and keys, and something for each value.
+pub fn weight(value: &Value) -> usize {
+    64 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+        _ => 0,
+    }
 }
 
 /// A flow mapping of YAML opens with a brace too, but hardly ever with a quoted key.

@@ -5,15 +5,23 @@ use std::collections::{HashMap, HashSet};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value};
 
-use super::{Document, MAX_DEPTH, Position, ReadError, scalar};
-use crate::faults::Path;
+use super::{Document, MAX_DEPTH, MAX_DUPLICATES, MAX_VALUES, Position, ReadError, depth, scalar, weight};
+use crate::faults::{Path, Step};
 
-/// How many values all documents of a text may have once aliases are followed ("billion laughs").
-const MAX_VALUES: usize = 1_000_000;
+/// The weight of all that anchors keep and aliases repeat ("billion laughs").
+const MAX_REPEATED: usize = 4 << 20;
 
-/// Reads all documents of a text; those that are empty are left out.
+/// Reads all documents of a text, of at most [`MAX_VALUES`] together; those that are empty are left out.
 pub fn yaml(text: &str) -> Result<Vec<Document>, ReadError> {
-    let mut builder = Builder::default();
+    read(text, Builder { most: MAX_VALUES, ..Builder::default() })
+}
+
+/// The same for a file of one's own: of any size, and with the places of all fields.
+pub(super) fn placed(text: &str) -> Result<Vec<Document>, ReadError> {
+    read(text, Builder { most: usize::MAX, places: true, ..Builder::default() })
+}
+
+fn read(text: &str, mut builder: Builder) -> Result<Vec<Document>, ReadError> {
     let mut documents = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|e| ReadError { at: position(e.marker()), why: e.info() })?;
@@ -40,12 +48,16 @@ struct Builder {
     document: Document,
     open: Vec<Open>,
     anchors: HashMap<usize, Value>,
+    /// How many values may come.
+    most: usize,
     values: usize,
+    repeated: usize,
+    /// Whether it matters where fields stand.
+    places: bool,
 }
 
 /// A list or map that is being read.
 struct Open {
-    path: String,
     anchor: usize,
     into: Into,
 }
@@ -70,9 +82,8 @@ impl Builder {
                     *key = Some((key_of(&value, &text)?, at));
                     return Ok(());
                 }
-                let path = self.path_of_next();
-                self.note(&path, at);
-                self.put(anchor, value, 1)
+                self.note(at)?;
+                self.put(anchor, value)
             }
             Event::SequenceStart(_, anchor, _) => self.open(anchor, Into::List(Vec::new()), at),
             Event::MappingStart(_, anchor, _) => {
@@ -84,16 +95,20 @@ impl Builder {
                     Into::List(list) => list.into(),
                     Into::Map { map, .. } => map.into(),
                 };
-                self.put(open.anchor, value, 1)
+                self.put(open.anchor, value)
             }
             Event::Alias(anchor) => {
                 if self.wants_key().is_some() {
                     return Err("an alias cannot be a key".to_owned());
                 }
-                let value = self.anchors.get(&anchor).cloned().ok_or("the alias refers to what it stands in")?;
-                let (path, size) = (self.path_of_next(), size(&value));
-                self.note(&path, at);
-                self.put(0, value, size)
+                let value = self.anchors.get(&anchor).ok_or("the alias refers to what it stands in")?;
+                if self.open.len() + depth(value) - 1 > MAX_DEPTH {
+                    return Err(format!("nests deeper than {MAX_DEPTH} once aliases are followed"));
+                }
+                repeat(&mut self.repeated, value)?;
+                let value = value.clone();
+                self.note(at)?;
+                self.put(0, value)
             }
             _ => Ok(()),
         }
@@ -107,24 +122,29 @@ impl Builder {
         }
     }
 
-    fn path_of_next(&self) -> String {
-        let Some(open) = self.open.last() else { return String::new() };
-        match &open.into {
-            Into::List(list) => format!("{}[{}]", open.path, list.len()),
-            Into::Map { key, .. } => {
-                let key = key.as_ref().map_or("", |(key, _)| key);
-                if open.path.is_empty() { key.to_owned() } else { format!("{}.{key}", open.path) }
-            }
-        }
+    /// The way to the value that comes next.
+    fn way(&self) -> impl Iterator<Item = Step<'_>> {
+        self.open.iter().map(|open| match &open.into {
+            Into::List(list) => Step::Index(list.len()),
+            Into::Map { key, .. } => Step::Field(key.as_ref().map_or("", |(key, _)| key)),
+        })
     }
 
-    /// A field stands where its key does; an item of a list where it begins.
-    fn note(&mut self, path: &str, at: Position) {
-        let at = match self.open.last().map(|o| &o.into) {
-            Some(Into::Map { key: Some((_, at)), .. }) => *at,
-            _ => at,
-        };
-        self.document.spans.note(path, at);
+    /// Counts the value that begins here. A field stands where its key does; an item of a list where it begins.
+    fn note(&mut self, at: Position) -> Result<(), String> {
+        self.values += 1;
+        if self.values > self.most {
+            return Err(format!("has more than {} values", self.most));
+        }
+        if self.places {
+            let at = match self.open.last().map(|o| &o.into) {
+                Some(Into::Map { key: Some((_, at)), .. }) => *at,
+                _ => at,
+            };
+            let path = Path::of(self.way());
+            self.document.spans.note(&path.to_string(), at);
+        }
+        Ok(())
     }
 
     fn open(&mut self, anchor: usize, into: Into, at: Position) -> Result<(), String> {
@@ -134,23 +154,26 @@ impl Builder {
         if self.open.len() >= MAX_DEPTH {
             return Err(format!("nests deeper than {MAX_DEPTH}"));
         }
-        let path = self.path_of_next();
-        self.note(&path, at);
-        self.open.push(Open { path, anchor, into });
+        self.note(at)?;
+        self.open.push(Open { anchor, into });
         Ok(())
     }
 
     /// Puts a finished value where it belongs.
-    fn put(&mut self, anchor: usize, value: Value, size: usize) -> Result<(), String> {
-        self.values += size;
-        if self.values > MAX_VALUES {
-            return Err(format!("has more than {MAX_VALUES} values once aliases are followed"));
-        }
-        if depth(&value) + self.open.len() > MAX_DEPTH {
-            return Err(format!("nests deeper than {MAX_DEPTH} once aliases are followed"));
-        }
+    fn put(&mut self, anchor: usize, value: Value) -> Result<(), String> {
         if anchor != 0 {
+            repeat(&mut self.repeated, &value)?;
             self.anchors.insert(anchor, value.clone());
+        }
+        let twice = match self.open.last().map(|open| &open.into) {
+            Some(Into::Map { map, key: Some((key, at)), inherited }) if map.contains_key(key) && key != "<<" => {
+                (!inherited.contains(key) && self.document.duplicates.len() < MAX_DUPLICATES).then_some(*at)
+            }
+            _ => None,
+        };
+        if let Some(at) = twice {
+            let path = Path::of(self.way());
+            self.document.duplicates.push((path, at));
         }
         let Some(open) = self.open.last_mut() else {
             self.document.value = value;
@@ -159,7 +182,7 @@ impl Builder {
         match &mut open.into {
             Into::List(list) => list.push(value),
             Into::Map { map, key, inherited } => {
-                let (key, at) = key.take().ok_or("a value without a key")?;
+                let (key, _) = key.take().ok_or("a value without a key")?;
                 if key == "<<" {
                     // As go-yaml does: over what stands before it, under what comes after; of a list, the first counts.
                     for (key, value) in to_merge(value)?.into_iter().rev().flatten() {
@@ -167,17 +190,22 @@ impl Builder {
                         map.insert(key, value);
                     }
                 } else {
-                    if map.contains_key(&key) && !inherited.remove(&key) {
-                        let parent = open.path.clone();
-                        let path = if parent.is_empty() { key.clone() } else { format!("{parent}.{key}") };
-                        self.document.duplicates.push((Path::root().field(&path), at));
-                    }
+                    inherited.remove(&key);
                     map.insert(key, value);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Pays for one more copy of a value.
+fn repeat(repeated: &mut usize, value: &Value) -> Result<(), String> {
+    *repeated += weight(value);
+    if *repeated > MAX_REPEATED {
+        return Err(format!("repeats more than {MAX_REPEATED} bytes by anchors and aliases"));
+    }
+    Ok(())
 }
 
 fn to_merge(value: Value) -> Result<Vec<Map<String, Value>>, String> {
@@ -219,23 +247,6 @@ fn key_of(value: &Value, text: &str) -> Result<String, String> {
     }
 }
 
-fn size(value: &Value) -> usize {
-    1 + match value {
-        Value::Array(list) => list.iter().map(size).sum(),
-        Value::Object(map) => map.values().map(size).sum(),
-        _ => 0,
-    }
-}
-
-/// How deep a value nests; itself bounded by [`MAX_DEPTH`], for nothing deeper is ever built.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -249,7 +260,7 @@ mod tests {
 
     #[test]
     fn documents_are_read_one_by_one() {
-        let all = yaml("# note\n---\na: 1\n---\n---\n# nothing\n---\nb: [yes, \"yes\"]\n...\n").unwrap();
+        let all = placed("# note\n---\na: 1\n---\n---\n# nothing\n---\nb: [yes, \"yes\"]\n...\n").unwrap();
         assert_eq!(
             all.iter().map(|d| d.value.clone()).collect::<Vec<_>>(),
             [json!({"a": 1}), json!({"b": [true, "yes"]})]
@@ -296,6 +307,31 @@ mod tests {
         // Nor may an alias carry one half of a depth into the other.
         let half = MAX_DEPTH / 2 + 1;
         assert!(yaml(&format!("a: &a {}\nb: {}*a{}", nested(half), "[".repeat(half), "]".repeat(half))).is_err());
+    }
+
+    #[test]
+    fn a_few_long_texts_repeated_are_refused_as_well() {
+        let (long, list) =
+            ("x".repeat(100_000), |item: &str, n: usize| format!("[{}{item}]", format!("{item}, ").repeat(n)));
+        for text in [
+            format!("a: &a {long}\nb: {}", list("*a", 50)),
+            format!("a: &a {{? {long} : 0}}\nb: {}", list("*a", 50)),
+            format!("{}{long}{}", "&x [".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH)),
+        ] {
+            assert!(yaml(&text).unwrap_err().why.contains("aliases"));
+        }
+        assert!(yaml(&format!("a: &a {long}\nb: {}", list("*a", 20))).is_ok());
+    }
+
+    #[test]
+    fn the_server_bounds_what_it_reads_and_keeps_no_places() {
+        let all = yaml(&format!("{}: {{a: 1, a: 2}}", "k".repeat(1_000))).unwrap();
+        assert_eq!((&all[0].spans, all[0].duplicates.len()), (&super::super::Spans::default(), 1));
+        let zeros = "0,".repeat(MAX_VALUES);
+        assert!(yaml(&format!("[{zeros}]")).unwrap_err().why.contains("values"));
+        assert!(placed(&format!("[{zeros}]")).is_ok());
+        let twice = format!("{{{}}}", "a: 0, ".repeat(1_000));
+        assert_eq!(yaml(&twice).unwrap()[0].duplicates.len(), MAX_DUPLICATES);
     }
 
     #[test]

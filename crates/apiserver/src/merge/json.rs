@@ -1,37 +1,54 @@
 //! JSON patch (RFC 6902) and JSON merge patch (RFC 7386), bounded.
 
+use std::slice;
+
+use api::read::{depth, weight};
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::{ApiError, Result};
 
-/// Operations in one JSON patch, and how many of them may copy.
+/// Operations in one JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
-const MAX_COPIES: usize = 100;
-/// Values in a patched object, and how deep they may lie: `copy` could grow both without end.
-const MAX_VALUES: usize = 200_000;
+/// How deep a patched object may nest: whoever walks it, does so on the stack.
 const MAX_DEPTH: usize = 100;
+/// The weight of all that a patch copies: what else it brings lies in its body.
+const MAX_COPIED: usize = 4 << 20;
 
 /// Applies a JSON patch to a copy of `object`.
 pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
-    let operations: Vec<json_patch::PatchOperation> = serde::Deserialize::deserialize(patch)
+    let operations: Vec<PatchOperation> = serde::Deserialize::deserialize(patch)
         .map_err(|e| ApiError::bad_request(format!("the JSON patch cannot be decoded: {e}")))?;
-    let copies = operations.iter().filter(|o| matches!(o, json_patch::PatchOperation::Copy(_))).count();
-    if operations.len() > MAX_OPERATIONS || copies > MAX_COPIES {
-        let message = format!("the JSON patch has more than {MAX_OPERATIONS} operations or {MAX_COPIES} copies");
-        return Err(ApiError::bad_request(message));
+    if operations.len() > MAX_OPERATIONS {
+        return Err(ApiError::bad_request(format!("the JSON patch has more than {MAX_OPERATIONS} operations")));
     }
-    let mut result = object.clone();
-    for operation in operations.chunk_by(|a, _| !matches!(a, json_patch::PatchOperation::Copy(_))) {
-        json_patch::patch_unsafe(&mut result, operation).map_err(|e| {
-            ApiError::new(
-                http::StatusCode::UNPROCESSABLE_ENTITY,
-                "Invalid",
-                format!("the server rejected our request due to an error in our request: {e}"),
-            )
-        })?;
-        if !fits(&result, MAX_DEPTH, &mut { MAX_VALUES }) {
-            return Err(ApiError::bad_request("the patched object would be too large or too deep"));
+    let (mut result, mut copied) = (object.clone(), 0);
+    for (index, operation) in operations.iter().enumerate() {
+        let refused = |why: &str| {
+            let (message, path) = ("the server rejected our request due to an error in our request", operation.path());
+            let message = format!("{message}: operation '/{index}' failed at path '{path}': {why}");
+            ApiError::new(http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
+        };
+        // Also keeps `-` from what is taken away: the crate would take the last item, and panic where there is none.
+        let found = |at: &json_patch::jsonptr::Pointer, why| result.pointer(at.as_str()).ok_or_else(|| refused(why));
+        let placed = match operation {
+            PatchOperation::Add(add) => Some(&add.value),
+            PatchOperation::Replace(replace) => Some(&replace.value),
+            PatchOperation::Move(from) => Some(found(&from.from, "\"from\" path is invalid")?),
+            PatchOperation::Copy(from) => Some(found(&from.from, "\"from\" path is invalid")?),
+            PatchOperation::Remove(gone) => found(&gone.path, "path is invalid").map(|_| None)?,
+            PatchOperation::Test(_) => None,
+        };
+        if placed.is_some_and(|value| operation.path().count() + depth(value) > MAX_DEPTH) {
+            return Err(ApiError::bad_request(format!("the patched object would nest deeper than {MAX_DEPTH}")));
         }
+        if let (PatchOperation::Copy(_), Some(value)) = (operation, placed) {
+            copied += weight(value);
+        }
+        if copied > MAX_COPIED {
+            return Err(ApiError::bad_request(format!("the JSON patch copies more than {MAX_COPIED} bytes")));
+        }
+        json_patch::patch_unsafe(&mut result, slice::from_ref(operation)).map_err(|e| refused(&e.kind.to_string()))?;
     }
     Ok(result)
 }
@@ -46,18 +63,6 @@ pub(crate) fn merge(object: &Value, patch: &Value) -> Result<Value> {
     Ok(result)
 }
 
-fn fits(value: &Value, depth: usize, values: &mut usize) -> bool {
-    *values = values.saturating_sub(1);
-    if depth == 0 || *values == 0 {
-        return false;
-    }
-    match value {
-        Value::Array(items) => items.iter().all(|v| fits(v, depth - 1, values)),
-        Value::Object(map) => map.values().all(|v| fits(v, depth - 1, values)),
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -69,20 +74,54 @@ mod tests {
         let object = json!({"a": {"b": 1}, "l": [1, 2]});
         let ops = json!([{"op": "replace", "path": "/a/b", "value": 2}, {"op": "remove", "path": "/l/0"}]);
         assert_eq!(patch(&object, &ops).unwrap(), json!({"a": {"b": 2}, "l": [2]}));
+        let ops = json!([{"op": "move", "from": "/l/1", "path": "/m"}, {"op": "copy", "from": "/a", "path": "/l/-"}]);
+        assert_eq!(patch(&object, &ops).unwrap(), json!({"a": {"b": 1}, "l": [1, {"b": 1}], "m": 2}));
         assert!(patch(&object, &json!([{"op": "test", "path": "/a/b", "value": 9}])).is_err());
-        assert!(patch(&object, &json!([{"op": "remove", "path": "/nope"}])).is_err());
+        let error = patch(&object, &json!([{"op": "remove", "path": "/l/0"}, {"op": "remove", "path": "/nope"}]));
+        assert!(error.unwrap_err().message.contains("operation '/1' failed at path '/nope'"));
         assert!(patch(&object, &json!({"op": "remove"})).is_err());
         assert_eq!(merge(&object, &json!({"a": null, "l": 1})).unwrap(), json!({"l": 1}));
         assert!(merge(&object, &json!([1])).is_err());
     }
 
     #[test]
-    fn copies_that_grow_without_end_are_refused() {
-        let wide: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
-        assert!(patch(&json!({"a": 1}), &Value::Array(wide)).is_err());
-        let deep: Vec<Value> = (0..99).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"})).collect();
-        assert!(patch(&json!({"a": {"a": {}}}), &Value::Array(deep)).is_err());
-        let many: Vec<Value> = (0..101).map(|_| json!({"op": "copy", "from": "/a", "path": "/b"})).collect();
-        assert!(patch(&json!({"a": 1}), &Value::Array(many)).is_err());
+    fn what_is_not_there_is_not_taken_away() {
+        for operation in [json!({"op": "remove", "path": "/l/-"}), json!({"op": "move", "from": "/l/-", "path": "/a"})]
+        {
+            assert!(patch(&json!({"l": []}), &json!([operation])).is_err(), "{operation}");
+        }
+    }
+
+    #[test]
+    fn nothing_nests_without_end() {
+        let copied: Vec<Value> = (0..99).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/a"})).collect();
+        // Each pair puts all that there is one deeper; so would one that takes the last item of a list.
+        let moved = (0..9_998).map(|i| match i % 2 {
+            0 => json!({"op": "move", "from": "/a", "path": "/b"}),
+            _ => json!([{"op": "add", "path": "/a", "value": {}}, {"op": "move", "from": "/b", "path": "/a/a"}]),
+        });
+        let moved = moved.flat_map(|op| if let Value::Array(ops) = op { ops } else { vec![op] });
+        let moved: Vec<Value> = moved.take(MAX_OPERATIONS).collect();
+        let long = "/a".repeat(MAX_DEPTH);
+        let deep = long.split('/').skip(1).fold(json!({}), |inner, name| json!({name: inner}));
+        let added = vec![json!({"op": "add", "path": "/a", "value": deep})];
+        for operations in [copied, moved, added] {
+            let error = patch(&json!({"a": {"a": {}}}), &Value::Array(operations)).unwrap_err();
+            assert!(error.message.contains("nest"), "{error}");
+        }
+    }
+
+    #[test]
+    fn copies_do_not_grow_without_end() {
+        let (long, keyed) = (json!({"a": "x".repeat(1 << 16)}), json!({"a": {"x".repeat(1 << 16): 1}}));
+        for object in [long, keyed, json!({"a": vec![0; 2_000]})] {
+            let many: Vec<Value> =
+                (0..99).map(|i| json!({"op": "copy", "from": "/a", "path": format!("/b{i}")})).collect();
+            let error = patch(&object, &Value::Array(many)).unwrap_err();
+            assert!(error.message.contains("copies more"), "{error}");
+        }
+        let doubled: Vec<Value> =
+            (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
+        assert!(patch(&json!({"a": 1}), &Value::Array(doubled)).is_err());
     }
 }
