@@ -1,6 +1,8 @@
 //! Server-side apply: a manager states the fields it cares for; the server merges, removes what the manager no
 //! longer states, and refuses to take fields from others unless forced.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use serde_json::Value;
 
 use super::{
@@ -118,11 +120,16 @@ fn merge(live: &mut Value, config: &Value, at: &mut Place<'_>) {
             if config.iter().any(|item| keys.step(item).is_none()) {
                 return live.clone_from(config);
             }
+            // Of several with the same keys, the first counts.
+            let steps = live.iter().enumerate().rev().map(|(i, item)| (keys.step(item), i));
+            let mut index: HashMap<Option<String>, usize> = steps.collect();
             for item in config {
-                let step = keys.step(item);
-                match live.iter_mut().find(|l| keys.step(l) == step) {
-                    Some(slot) => merge(slot, item, at),
-                    None => live.push(item.clone()),
+                match index.entry(keys.step(item)) {
+                    Entry::Occupied(at_index) => merge(&mut live[*at_index.get()], item, at),
+                    Entry::Vacant(next) => {
+                        next.insert(live.len());
+                        live.push(item.clone());
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Sets of fields, as `managedFields` holds them (`FieldsV1`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
@@ -38,11 +38,14 @@ impl Fields {
                 fields
             }
             Value::Array(items) if !items.is_empty() => {
-                let (keys, old) = (at.keys(), old.and_then(Value::as_array).map_or(&[][..], Vec::as_slice));
+                let keys = at.keys();
+                let old = old.and_then(Value::as_array).into_iter().flatten().rev();
+                // Of several with the same keys, the first counts.
+                let old: HashMap<String, &Value> = old.filter_map(|o| Some((keys.step(o)?, o))).collect();
                 let mut fields = Self::default();
                 for item in items {
                     let Some(step) = keys.step(item) else { return Self::leaf() };
-                    let old = old.iter().find(|o| keys.step(o).as_ref() == Some(&step));
+                    let old = old.get(&step).copied();
                     let mut below = if item.is_object() { Self::changed(item, old, at) } else { Self::default() };
                     below.here = old.is_none();
                     fields.put(step, below);
@@ -167,19 +170,17 @@ impl Fields {
         let nothing = Self::default();
         match value {
             Value::Object(map) => {
-                for (step, fields) in &self.below {
-                    let Some(name) = step.strip_prefix("f:") else { continue };
-                    match kept.below.get(step) {
-                        None if at.depth() > 0 => {
-                            map.shift_remove(name);
-                        }
-                        kept => {
-                            if let Some(value) = map.get_mut(name) {
-                                at.within(name, |at| fields.prune(value, kept.unwrap_or(&nothing), at));
-                            }
+                map.retain(|name, value| {
+                    let step = format!("f:{name}");
+                    match (self.below.get(&step), kept.below.get(&step)) {
+                        (None, _) => true,
+                        (Some(_), None) if at.depth() > 0 => false,
+                        (Some(fields), kept) => {
+                            at.within(name, |at| fields.prune(value, kept.unwrap_or(&nothing), at));
+                            true
                         }
                     }
-                }
+                });
             }
             Value::Array(items) => {
                 let keys = at.keys();

@@ -1,5 +1,7 @@
 //! Strategic merge patch: a merge patch that knows the keys of lists.
 
+use std::collections::{HashMap, HashSet};
+
 use api::Kind;
 use serde_json::{Map, Value, json};
 
@@ -31,18 +33,19 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, at: &mut Place<'_>) -
         Some(Directive::Merge) | None => {}
     }
     for (name, items) in patch.iter().filter_map(|(k, v)| Some((k.strip_prefix(DELETE_FROM)?, v))) {
-        let gone = list(items, DELETE_FROM)?;
+        let gone: HashSet<String> = list(items, DELETE_FROM)?.iter().map(Value::to_string).collect();
         if let Some(live) = map.get_mut(name).and_then(Value::as_array_mut) {
-            live.retain(|v| !gone.contains(v));
+            live.retain(|v| !gone.contains(&v.to_string()));
         }
     }
+    let mut gone = HashSet::new();
     for (name, value) in patch.iter().filter(|(k, _)| !k.starts_with('$')) {
         match value {
             Value::Null => {
-                map.shift_remove(name);
+                gone.insert(name);
             }
             Value::Object(value) if matches!(directive(value)?, Some(Directive::Delete)) => {
-                map.shift_remove(name);
+                gone.insert(name);
             }
             Value::Object(value) => {
                 let slot = map.entry(name.clone()).or_insert(Value::Null);
@@ -57,6 +60,9 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, at: &mut Place<'_>) -
             }
         }
     }
+    if !gone.is_empty() {
+        map.retain(|name, _| !gone.contains(name));
+    }
     for (name, order) in patch.iter().filter_map(|(k, v)| Some((k.strip_prefix(ORDER)?, v))) {
         let order = list(order, ORDER)?;
         if let Some(live) = map.get_mut(name).and_then(Value::as_array_mut) {
@@ -64,8 +70,8 @@ fn merge_map(live: &mut Value, patch: &Map<String, Value>, at: &mut Place<'_>) -
         }
     }
     if let Some(keep) = patch.get("$retainKeys") {
-        let keep = list(keep, "$retainKeys")?;
-        map.retain(|name, _| keep.iter().any(|k| k == name));
+        let keep: HashSet<&str> = list(keep, "$retainKeys")?.iter().filter_map(Value::as_str).collect();
+        map.retain(|name, _| keep.contains(&**name));
     }
     Ok(())
 }
@@ -77,8 +83,8 @@ fn merge_list(live: &mut Value, patch: &[Value], at: &mut Place<'_>) -> Result<(
     let Some(items) = live.as_array_mut() else { return Ok(()) };
     let keys = at.keys();
     if keys.set {
-        let new: Vec<Value> = patch.iter().filter(|v| !items.contains(v)).cloned().collect();
-        items.extend(new);
+        let had: HashSet<String> = items.iter().map(Value::to_string).collect();
+        items.extend(patch.iter().filter(|v| !had.contains(&v.to_string())).cloned());
         return Ok(());
     }
     let Some(key) = keys.patch else {
@@ -95,6 +101,7 @@ fn merge_list(live: &mut Value, patch: &[Value], at: &mut Place<'_>) -> Result<(
     if replace {
         items.clear();
     }
+    let mut index = Index::of(items, key);
     for map in patch.iter().filter_map(Value::as_object) {
         let how = directive(map)?;
         let Some(id) = map.get(key) else {
@@ -105,16 +112,52 @@ fn merge_list(live: &mut Value, patch: &[Value], at: &mut Place<'_>) -> Result<(
             return Err(ApiError::bad_request(message));
         };
         if matches!(how, Some(Directive::Delete)) {
-            items.retain(|i| i.get(key) != Some(id));
+            index.forget(id);
             continue;
         }
-        let found = items.iter().position(|i| i.get(key) == Some(id)).unwrap_or_else(|| {
+        let found = index.find(id).unwrap_or_else(|| {
             items.push(json!({}));
-            items.len() - 1
+            index.add(id)
         });
         merge_map(&mut items[found], map, at)?;
     }
+    let mut kept = index.kept.into_iter();
+    items.retain(|_| kept.next().unwrap_or(true));
     Ok(())
+}
+
+/// Where the items of a list with these keys are.
+struct Index {
+    by_key: HashMap<String, Vec<usize>>,
+    /// Whether each item stays in the list.
+    kept: Vec<bool>,
+}
+
+impl Index {
+    fn of(items: &[Value], key: &str) -> Self {
+        let mut index = Self { by_key: HashMap::new(), kept: vec![true; items.len()] };
+        for (i, id) in items.iter().enumerate().filter_map(|(i, item)| Some((i, item.get(key)?))) {
+            index.by_key.entry(id.to_string()).or_default().push(i);
+        }
+        index
+    }
+
+    /// The first with this key.
+    fn find(&self, id: &Value) -> Option<usize> {
+        self.by_key.get(&id.to_string())?.first().copied()
+    }
+
+    /// Notes the item at the end of the list.
+    fn add(&mut self, id: &Value) -> usize {
+        self.by_key.insert(id.to_string(), vec![self.kept.len()]);
+        self.kept.push(true);
+        self.kept.len() - 1
+    }
+
+    /// Lets all with this key go.
+    fn forget(&mut self, id: &Value) {
+        self.by_key.remove(&id.to_string()).into_iter().flatten().for_each(|i| self.kept[i] = false);
+    }
 }
 
 /// Items of a list that is replaced, without directives.
@@ -135,10 +178,9 @@ fn plain(patch: &[Value], items: &mut Vec<Value>, at: &mut Place<'_>) -> Result<
 
 /// Brings the items that `order` names into its order; the others stay where they are.
 fn reorder(items: &mut [Value], order: &[Value], key: Option<&str>) {
-    let rank = |item: &Value| {
-        let id = |v: &Value| key.map_or_else(|| v.clone(), |k| v.get(k).cloned().unwrap_or_default());
-        order.iter().position(|o| id(o) == id(item))
-    };
+    let id = |item: &Value| key.map_or(item, |k| &item[k]).to_string();
+    let ranks: HashMap<String, usize> = order.iter().enumerate().rev().map(|(rank, o)| (id(o), rank)).collect();
+    let rank = |item: &Value| ranks.get(&id(item)).copied();
     let mut ranked: Vec<(usize, usize)> = items.iter().enumerate().filter_map(|(i, v)| Some((rank(v)?, i))).collect();
     let mut places: Vec<usize> = ranked.iter().map(|(_, i)| *i).collect();
     ranked.sort();

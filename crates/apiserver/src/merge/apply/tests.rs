@@ -41,6 +41,26 @@ fn owned(object: &Value, manager: &str) -> Value {
     managed.0.iter().find(|e| e.manager == manager).map(|e| e.fields.to_value()).unwrap_or_default()
 }
 
+/// Would take hours if each item were looked for among all.
+#[test]
+fn a_long_list_costs_what_a_list_costs() {
+    let env = |last: &str| -> Value {
+        let env = (0..30_000).map(|i| json!({"name": format!("E{i}"), "value": if i == 29_999 { last } else { "" }}));
+        json!([{"name": "c", "env": env.collect::<Vec<_>>()}])
+    };
+    let live = by("a", &Value::Null, config(1, env("x")), false).unwrap();
+    let live = by("a", &live, config(1, env("y")), false).unwrap();
+    assert_eq!(live["spec"]["template"]["spec"]["containers"][0]["env"][29_999]["value"], "y");
+    let new = config(1, env("z"));
+    assert_eq!(
+        owned(&update("b", &live, new), "b"),
+        json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {
+        r#"k:{"name":"c"}"#: {"f:env": {r#"k:{"name":"E29999"}"#: {"f:value": {}}}}}}}}})
+    );
+    let none = by("a", &live, config(1, json!([{"name": "c"}])), false).unwrap();
+    assert!(none["spec"]["template"]["spec"]["containers"][0].get("env").is_none());
+}
+
 #[test]
 fn a_first_apply_creates() {
     let live = by("a", &Value::Null, config(1, json!([{"name": "c", "image": "1"}])), false).unwrap();

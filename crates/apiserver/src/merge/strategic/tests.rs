@@ -28,6 +28,38 @@ fn lists_are_merged_by_key() {
     assert_eq!(patched(object, with), want);
 }
 
+/// Would take hours if each item were looked for among all.
+#[test]
+fn a_long_list_costs_what_a_list_costs() {
+    let env = |with: &dyn Fn(usize) -> Value| {
+        let mut env: Vec<Value> = (0..30_000).map(with).collect();
+        env.reverse();
+        env
+    };
+    let object = containers(json!([{"name": "c", "env": env(&|i| json!({"name": format!("E{i}"), "value": "a"}))}]));
+    let changed = env(&|i| match i % 3 {
+        0 => json!({"name": format!("E{i}"), "$patch": "delete"}),
+        _ => json!({"name": format!("E{i}"), "value": "b"}),
+    });
+    let mut order = env(&|i| json!({"name": format!("E{i}")}));
+    order.reverse();
+    let result = patched(object, containers(json!([{"name": "c", "env": changed, "$setElementOrder/env": order}])));
+    let env = result["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert_eq!(env.len(), 20_000);
+    assert_eq!((&env[0], &env[19_999]["name"]), (&json!({"name": "E1", "value": "b"}), &json!("E29999")));
+    let many = |value: Value| -> Value { (0..100_000).map(|i| (format!("k{i}"), value.clone())).collect() };
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    assert_eq!(patched(labels(many(json!("a"))), labels(many(Value::Null))), labels(json!({})));
+}
+
+#[test]
+fn an_item_deleted_and_given_again_stands_at_the_end() {
+    let object = containers(json!([{"name": "a", "image": "1"}, {"name": "b"}, {"name": "a", "image": "2"}]));
+    let with =
+        containers(json!([{"name": "a", "$patch": "delete"}, {"name": "a", "image": "3"}, {"name": "a", "tty": true}]));
+    assert_eq!(patched(object, with), containers(json!([{"name": "b"}, {"name": "a", "image": "3", "tty": true}])));
+}
+
 #[test]
 fn items_are_deleted_and_lists_replaced() {
     let object = containers(json!([{"name": "a"}, {"name": "b"}]));
