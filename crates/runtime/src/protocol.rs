@@ -165,6 +165,22 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Reads a frame. An answer that only a newer helper's client would understand is a fault of its call, so that
+    /// nobody waits for another; anything else that is new is passed over.
+    pub fn read(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        enum New {
+            Reply { call: u64 },
+        }
+        serde_json::from_slice(body).ok().or_else(|| {
+            let New::Reply { call } = serde_json::from_slice(body).ok()?;
+            let fault = Fault::Helper("a newer helper's answer is not understood".into());
+            Some(Self::Reply { call, result: Err(fault) })
+        })
+    }
+}
+
 /// [`Error`] as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]

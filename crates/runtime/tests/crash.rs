@@ -2,7 +2,11 @@
 
 mod common;
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+};
 
 use common::{Bench, cgroups, config, helper_pid, pid, until};
 use runtime::{ContainerSpec, Event, Keeper, Runtime, SandboxSpec, State};
@@ -209,4 +213,87 @@ async fn groups_that_a_container_made_are_its_own_and_go_with_it() {
     assert_eq!(exit.code, Some(0), "it runs on");
     bench.keeper.remove("c").await.unwrap();
     bench.close().await;
+}
+
+fn send(socket: &mut UnixStream, body: &str) {
+    let length = u32::try_from(body.len()).unwrap();
+    socket.write_all(&[&length.to_le_bytes()[..], &[0; 4], body.as_bytes()].concat()).unwrap();
+}
+
+fn receive(socket: &mut UnixStream) -> String {
+    let mut head = [0; 8];
+    socket.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u32::from_le_bytes(head[..4].try_into().unwrap()) as usize];
+    socket.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+/// The helper may be older or newer than who speaks to it; these are its bytes, not this build's types.
+#[tokio::test]
+async fn a_client_of_another_version_is_answered() {
+    let mut bench = Bench::new().await;
+    bench.keeper.start(&bench.spec("c", &["sleep", "1000"])).await.unwrap();
+    let mut socket = UnixStream::connect(bench.dir.path().join("run").join(runtime::helper::SOCKET)).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let hello = receive(&mut socket);
+    assert!(hello.starts_with(r#"{"version":"#) && hello.contains(r#","oldest":1,"pid":"#), "{hello}");
+    send(&mut socket, r#"{"call":1,"request":{"Later":{"x":1}}}"#);
+    assert_eq!(receive(&mut socket), r#"{"Reply":{"call":1,"result":{"Err":"Unknown"}}}"#);
+    send(&mut socket, r#"{"call":2,"request":"List","later":1}"#);
+    let list = receive(&mut socket);
+    assert!(list.starts_with(r#"{"Reply":{"call":2,"result":{"Ok":{"Containers":[{"spec":{"id":"c","#), "{list}");
+    send(&mut socket, r#"{"call":3,"request":{"Kill":{"id":"c","signal":9,"later":1}}}"#);
+    let (first, second) = (receive(&mut socket), receive(&mut socket));
+    assert!(
+        [&first, &second].iter().any(|m| **m == r#"{"Reply":{"call":3,"result":{"Ok":"Done"}}}"#),
+        "{first} {second}"
+    );
+    assert!(
+        [&first, &second].iter().any(|m| m.starts_with(r#"{"Exited":{"id":"c","exit":{"code":"#)),
+        "{first} {second}"
+    );
+    drop(socket);
+    bench.reconnect().await;
+    bench.close().await;
+}
+
+/// Starts a keeper on a helper that says hello, then answers every call with `answer`; gives the error, and what was
+/// asked of the helper.
+async fn adopt(hello: &'static str, answer: &'static str) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let listener = UnixListener::bind(run.join(runtime::helper::SOCKET)).unwrap();
+    let helper = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        send(&mut socket, hello);
+        let mut heard = vec![];
+        let mut head = [0; 8];
+        while socket.read_exact(&mut head).is_ok() {
+            let mut body = vec![0; u32::from_le_bytes(head[..4].try_into().unwrap()) as usize];
+            socket.read_exact(&mut body).unwrap();
+            heard.extend(body);
+            send(&mut socket, answer);
+        }
+        String::from_utf8(heard).unwrap()
+    });
+    let start = Keeper::start(config(dir.path(), "rtfuture"));
+    let start = tokio::time::timeout(std::time::Duration::from_secs(20), start).await.expect("no answer");
+    let Err(error) = start else { panic!("it was adopted") };
+    (error.to_string(), helper.join().unwrap())
+}
+
+#[tokio::test]
+async fn a_helper_of_the_future_is_left_alone() {
+    let (error, heard) = adopt(r#"{"version":9,"oldest":9,"pid":7}"#, "").await;
+    assert!(error.contains("pid 7 speaks protocol 9..=9"), "{error}");
+    assert_eq!(heard, "", "nothing is asked of it");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_understood_is_not_waited_for() {
+    let answer = r#"{"Reply":{"call":1,"result":{"Ok":{"Containers":[{"later":1}]}}}}"#;
+    let (error, heard) = adopt(r#"{"version":2,"oldest":1,"pid":7}"#, answer).await;
+    assert!(error.contains("not understood"), "{error}");
+    assert!(heard.contains("List"), "{heard}");
 }

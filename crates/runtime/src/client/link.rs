@@ -97,10 +97,9 @@ impl Link {
         let number = self.push(request, fds).map_err(doing())?;
         loop {
             let (body, fds) = self.frame().await.map_err(doing())?;
-            match serde_json::from_slice(&body) {
-                Ok(Message::Reply { call, result }) if call == number => return Ok((result?, fds)),
-                Ok(message) => self.early.push(message),
-                Err(_) => {} // of a newer helper
+            match Message::read(&body) {
+                Some(Message::Reply { call, result }) if call == number => return Ok((result?, fds)),
+                message => self.early.extend(message),
             }
         }
     }
@@ -240,7 +239,7 @@ async fn serve(link: &mut Link, calls: &mut mpsc::UnboundedReceiver<Outgoing>, s
             progress = link.progress() => {
                 progress?;
                 while let Some((body, fds)) = link.inbox.next()? {
-                    if let Ok(message) = serde_json::from_slice(&body) {
+                    if let Some(message) = Message::read(&body) {
                         dispatch(message, fds, &mut replies, &mut exits, shared);
                     }
                 }
