@@ -212,6 +212,45 @@ async fn killed_while_writing() {
     }
 }
 
+#[tokio::test]
+#[ignore = "the process that what_is_not_on_disk_is_not_acknowledged starts: its disk fails for good"]
+async fn writer_whose_disk_fails() {
+    let Some(path) = std::env::var_os("STORE_TO_WRITE") else { return };
+    let store = Embedded::open(path).unwrap();
+    store.commit(put("a", "1")).await.unwrap();
+    let mut filter = libseccomp::ScmpFilterContext::new(libseccomp::ScmpAction::Allow).unwrap();
+    for call in ["fsync", "fdatasync", "sync_file_range", "syncfs", "msync"] {
+        let call = libseccomp::ScmpSyscall::from_name(call).unwrap();
+        filter.add_rule(libseccomp::ScmpAction::Errno(5), call).unwrap();
+    }
+    filter.set_ctl_tsync(true).unwrap();
+    filter.load().unwrap();
+    let done = store.commit(put("b", "1")).await;
+    assert!(done.is_err(), "acknowledged at {done:?}");
+    assert_eq!(store.get("b", None).await.unwrap(), None);
+    assert!(store.compact(Rev(1)).await.is_err());
+    std::io::Write::write_all(&mut std::io::stdout(), b"\ntold\n").unwrap();
+}
+
+/// The only sign of a sync that a process sees is its failure.
+#[tokio::test]
+async fn what_is_not_on_disk_is_not_acknowledged() {
+    let (_dir, path) = temp();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "writer_whose_disk_fails", "--ignored", "--nocapture"])
+        .env("STORE_TO_WRITE", &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("\ntold\n"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    let store = Embedded::open(&path).unwrap();
+    assert!(store.get("a", None).await.unwrap().is_some());
+    assert_eq!(
+        store.commit(put("b", "2")).await.unwrap(),
+        Rev(store.get("a", None).await.unwrap().unwrap().modified.0 + 1)
+    );
+}
+
 /// A small file system, unmounted when dropped.
 struct Small(tempfile::TempDir);
 
