@@ -236,8 +236,9 @@ fn port(cluster: &Cluster, mark: &Mark, networks: &Networks, name: &str) -> Valu
         "name": name, "network": network, "security_groups": [{"get_resource": "security_group"}], "tags": mark.tags(),
     }});
     if cluster.new_network().is_some() {
-        // Without a subnet a port is made without an address, and never gets one.
-        port["depends_on"] = "subnet".into();
+        // Without a subnet a port is made without an address, and never gets one. Neutron holds only ports that are
+        // asked for to the quota, but counts a router's: made last, this one tells whether there is room for all.
+        port["depends_on"] = "router_interface".into();
     }
     port
 }

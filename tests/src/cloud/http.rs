@@ -102,9 +102,9 @@ fn header(head: &[u8], name: &str) -> Option<String> {
     fields.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned()).next()
 }
 
-/// Runs of 32 hexadecimal digits, with dashes or without, as one star.
+/// Runs of 16 and more hexadecimal digits, with dashes or without, as one star: ids, and digests of what holds them.
 fn without_ids(bytes: &[u8]) -> Vec<u8> {
-    const DIGITS: usize = 32;
+    const DIGITS: usize = 16;
     let is_part = |b: &u8| b.is_ascii_hexdigit() || *b == b'-';
     let mut kept = Vec::new();
     for run in bytes.chunk_by(|a, b| is_part(a) == is_part(b)) {
