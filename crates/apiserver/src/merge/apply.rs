@@ -96,9 +96,11 @@ fn rejected(live: &Value, config: &Value, at: &mut Place<'_>) -> Fields {
         }
         (Value::Array(live), Value::Array(config)) => {
             let keys = at.keys();
+            let stated = config.iter().rev().filter_map(|item| Some((keys.step(item)?, item)));
+            let stated: HashMap<String, &Value> = stated.collect();
             for (step, item) in live.iter().filter_map(|item| Some((keys.step(item)?, item))) {
-                let stated = config.iter().find(|c| keys.step(c).as_ref() == Some(&step));
-                fields.put(step, stated.map_or_else(Fields::default, |config| rejected(item, config, at)));
+                let below = stated.get(&step).map_or_else(Fields::default, |config| rejected(item, config, at));
+                fields.put(step, below);
             }
         }
         _ => {}
