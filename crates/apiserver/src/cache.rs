@@ -73,6 +73,23 @@ impl Cache {
         self.reach(rev).await
     }
 
+    /// Waits for a revision that a client names; one that the store has not reached either is refused at once.
+    pub(crate) async fn named(&self, rev: Rev) -> Result<Rev> {
+        if rev > self.applied() && rev > self.store.revision().await? {
+            return Err(self.too_new(rev));
+        }
+        self.reach(rev).await
+    }
+
+    fn too_new(&self, rev: Rev) -> ApiError {
+        let mut error = ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
+        error.details = serde_json::json!({
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1,
+        });
+        error
+    }
+
     /// Waits until `rev` is on the shelves; an error when that takes too long.
     pub(crate) async fn reach(&self, rev: Rev) -> Result<Rev> {
         let there = |at: &Option<Rev>| at.is_some_and(|at| at >= rev);
@@ -82,18 +99,7 @@ impl Cache {
         let mut applied = self.applied.subscribe();
         // What the wait gives holds a read lock: a second one, with a writer waiting in between, would never come.
         let reached = tokio::time::timeout(PATIENCE, applied.wait_for(there)).await.is_ok();
-        match reached {
-            true => Ok(self.applied()),
-            false => {
-                let mut error =
-                    ApiError::timeout(format!("Too large resource version: {rev}, current: {}", self.applied()));
-                error.details = serde_json::json!({
-                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-                    "retryAfterSeconds": 1,
-                });
-                Err(error)
-            }
-        }
+        if reached { Ok(self.applied()) } else { Err(self.too_new(rev)) }
     }
 
     /// Follows the store for ever; an error of the watch is answered by listing again.
@@ -171,6 +177,14 @@ mod tests {
     use std::sync::{atomic::AtomicBool, atomic::Ordering::Relaxed, mpsc};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revision_that_nobody_has_seen_is_refused_at_once() {
+        let cache = Cache::new(Arc::new(store::Memory::default()), &Registry::new(vec![]));
+        let before = tokio::time::Instant::now();
+        assert!(cache.named(Rev(9_999_999)).await.unwrap_err().message.contains("Too large resource version"));
+        assert!(before.elapsed() < PATIENCE);
+    }
 
     /// Whoever waits for a revision must not read the newest one while it still holds what told it of it: with a writer
     /// in between neither would ever go on. So many readers and waits that one of them is interrupted just there.

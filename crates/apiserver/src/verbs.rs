@@ -18,11 +18,15 @@ pub(crate) use page::Token;
 use api::{Subresource, Verb};
 use axum::response::Response;
 
-use crate::{ApiError, Result, call::Call, nodes, reviews};
+use crate::{ApiError, Result, call::Call, nodes, reviews, wire::accept::Form};
 
 /// Answers a request.
 pub(crate) async fn run(call: Call) -> Result<Response> {
     let Some(verb) = Verb::named(&call.at.verb) else { return Err(not_allowed(&call, &call.at.verb)) };
+    // Whoever takes no answer in JSON is told before anything is done; what a node or a pod answers is its own.
+    if !matches!(call.at.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
+        Form::of(&call.headers)?;
+    }
     if call.at.subresource.is_empty() { object(call, verb).await } else { part(call, verb).await }
 }
 

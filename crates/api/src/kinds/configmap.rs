@@ -21,7 +21,7 @@ pub fn kind() -> Kind {
     }
 }
 
-/// How many bytes all values of a ConfigMap or Secret may have.
+/// How many bytes all keys and values of a ConfigMap or Secret may have.
 pub(super) const MAX_SIZE: usize = 1024 * 1024;
 
 impl Typed for ConfigMap {
@@ -33,10 +33,10 @@ impl Typed for ConfigMap {
         let mut size = 0;
         for (field, key, bytes) in entries {
             keyed(key, at.field(field), bad);
-            if field == "binaryData" && self.data.iter().flatten().any(|(other, _)| other == key) {
+            if field == "binaryData" && self.data.as_ref().is_some_and(|data| data.contains_key(key)) {
                 bad.duplicate(at.field(field).key(key), "the key (in data too)");
             }
-            size += bytes;
+            size += key.len() + bytes;
         }
         sized(size, at.field("data"), bad);
     }

@@ -44,7 +44,7 @@ impl Typed for Secret {
         let mut size = 0;
         for (key, value) in self.data.iter().flatten() {
             keyed(key, at.clone(), bad);
-            size += value.0.len();
+            size += key.len() + value.0.len();
         }
         sized(size, at.clone(), bad);
         let has = |key: &str| self.data.iter().flatten().any(|(k, _)| k == key);

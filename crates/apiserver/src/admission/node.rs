@@ -25,6 +25,10 @@ pub(super) fn restrict(req: &Request<'_>, object: &Value) -> Result<()> {
                 let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
                 labels.filter(|(k, _)| k.starts_with(RESERVED)).map(|(k, v)| (k.clone(), v.clone())).collect()
             };
+            let taints = |object: &Value| object["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            if req.old.is_some_and(|old| taints(old) != taints(object)) {
+                return Err(req.refuse(&format!("node {node:?} may not change its taints")));
+            }
             if reserved(object) == req.old.map(reserved).unwrap_or_default() {
                 return Ok(());
             }

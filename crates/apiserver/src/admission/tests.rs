@@ -358,4 +358,11 @@ async fn a_node_writes_about_itself_only() {
     assert!(w.admit(&node("n1"), "patch", "Node", Some(old.clone()), new).await.is_err());
     assert!(w.admit(&node("n1"), "patch", "Node", Some(old.clone()), old).await.is_ok());
     assert!(w.create(&node("n1"), "Lease", named("n2", "x")).await.is_err());
+    let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+    let plain = json!({"metadata": {"name": "n1"}});
+    assert!(w.create(&node("n1"), "Node", tainted.clone()).await.is_ok());
+    for (old, new) in [(&tainted, &plain), (&plain, &tainted)] {
+        let error = w.admit(&node("n1"), "patch", "Node", Some(old.clone()), new.clone()).await.err().unwrap();
+        assert!(error.contains("taints"), "{error}");
+    }
 }

@@ -56,8 +56,6 @@ pub(super) async fn insert(call: &Call, object: Value, tracking: Tracking) -> Re
             map.shift_remove(field);
         }
     }
-    (call.kind.strategy.default)(&mut object);
-    (call.kind.strategy.before_create)(&mut object);
     let dry_run = call.dry_run()?;
     for attempt in 0..TRIES {
         let checks = namespace(call, attempt > 0).await?;
@@ -66,6 +64,9 @@ pub(super) async fn insert(call: &Call, object: Value, tracking: Tracking) -> Re
             let base = new["metadata"]["generateName"].as_str().unwrap_or_default();
             new["metadata"]["name"] = json!(generate(base));
         }
+        // Defaults may come from the name.
+        (call.kind.strategy.default)(&mut new);
+        (call.kind.strategy.before_create)(&mut new);
         let name = new["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let request = admission::Request {
             kind: &call.kind,
@@ -81,6 +82,7 @@ pub(super) async fn insert(call: &Call, object: Value, tracking: Tracking) -> Re
         admit(call.server.admission(), &request, &mut new).await?;
         write::validate(call, &name, &new, None)?;
         write::track(call, tracking, &Value::Null, &mut new);
+        write::sized(call, &name, &new)?;
         let key = call.kind.key(call.namespace(), &name);
         if dry_run {
             call.server.cache().fresh().await?;

@@ -66,7 +66,7 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
         }
         let token = Token::decode(token)?;
         let rev = match token.rev() {
-            Some(rev) => cache.reach(rev).await.map(|_| rev)?,
+            Some(rev) => cache.named(rev).await.map(|_| rev)?,
             None => cache.fresh().await?,
         };
         let page = at(call, selector, limit, Some(&token.after), rev).await;
@@ -81,9 +81,9 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
             return Err(ApiError::bad_request("resourceVersionMatch Exact is forbidden for resourceVersion 0"));
         }
         (Some(Rev(0)), "" | "NotOlderThan") => cache.fresh().await?,
-        (Some(rev), "" | "NotOlderThan") => cache.reach(rev).await?,
+        (Some(rev), "" | "NotOlderThan") => cache.named(rev).await?,
         (Some(rev), "Exact") => {
-            cache.reach(rev).await?;
+            cache.named(rev).await?;
             return at(call, selector, limit, None, rev).await;
         }
         (_, other) => {

@@ -66,7 +66,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     let cache = call.server.cache();
     let applied = match rv {
         None | Some(Rev(0)) => cache.fresh().await?,
-        Some(rev) => cache.reach(rev).await?,
+        Some(rev) => cache.named(rev).await?,
     };
     let seconds = match call.number("timeoutSeconds")? {
         Some(seconds) if seconds > 0 => seconds.min(24 * 3600),

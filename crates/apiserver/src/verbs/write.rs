@@ -15,6 +15,9 @@ use crate::{
 /// How often a change is tried again when another comes first.
 const TRIES: usize = 16;
 
+/// The largest object that is stored: every reader and watcher pays for it.
+const MAX_OBJECT: usize = 3 << 19;
+
 /// Which part of an object a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -110,8 +113,8 @@ pub(super) fn track(call: &Call, tracking: Tracking, old: &Value, new: &mut Valu
     if tracking == Tracking::Applied {
         return;
     }
-    // A client may clear the list by sending one without content; anything else it sends is not its business.
-    let cleared = new["metadata"]["managedFields"].as_array().is_some_and(|list| list.iter().all(is_empty));
+    // A client may clear the list by `[{}]`; anything else it sends is not its business.
+    let cleared = new["metadata"]["managedFields"] == json!([{}]);
     let before = Managed::of(if cleared { &Value::Null } else { old });
     let mut managed = before.clone();
     let (manager, now) = (call.manager(), call.now_text());
@@ -122,6 +125,16 @@ pub(super) fn track(call: &Call, tracking: Tracking, old: &Value, new: &mut Valu
 /// The call's field manager.
 pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writer<'a> {
     Writer { kind: &call.kind, manager, subresource: &call.at.subresource, now }
+}
+
+/// Refuses an object that is too large to be stored.
+pub(super) fn sized(call: &Call, name: &str, object: &Value) -> Result<()> {
+    let size = object.to_string().len();
+    if size <= MAX_OBJECT {
+        return Ok(());
+    }
+    let message = format!("{} {name:?} would have {size} bytes; at most {MAX_OBJECT} are stored", call.kind.kind);
+    Err(ApiError { message, ..ApiError::too_large(MAX_OBJECT) }.about(&call.kind, name))
 }
 
 /// Writes an object durably and puts its new revision into it.
@@ -233,6 +246,7 @@ async fn attempt(
     }
     no_new_finalizers(call, name, &new, old)?;
     track(call, tracking, old, &mut new);
+    sized(call, name, &new)?;
 
     let key = call.kind.key(call.namespace(), name);
     if is_released(&new) {

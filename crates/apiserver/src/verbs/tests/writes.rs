@@ -335,3 +335,59 @@ async fn null_is_never_stored() {
         assert_eq!(found, Vec::<String>::new(), "{uri}");
     }
 }
+
+#[tokio::test]
+async fn an_empty_list_of_managers_clears_nothing() {
+    let f = Fixture::new().await;
+    let one = format!("{MAPS}/m");
+    f.apply(
+        &one,
+        "m",
+        false,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "1"}}),
+    )
+    .await
+    .expect(201);
+    let managers = async |list: Value| {
+        let done = f.patch("merge", &one, json!({"metadata": {"managedFields": list}})).await.expect(200);
+        done["metadata"]["managedFields"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(managers(json!([])).await, 1);
+    assert_eq!(managers(json!([{}])).await, 0);
+}
+
+#[tokio::test]
+async fn who_takes_no_json_is_told_before_anything_is_done() {
+    let f = Fixture::new().await;
+    let ask = async |method: &str, uri: &str, body: Value| {
+        let request = http::Request::builder().method(method).uri(uri).header("accept", "text/html");
+        let request = request.header("content-type", "application/json").body(body.to_string().into());
+        f.send(request.unwrap()).await.status().as_u16()
+    };
+    assert_eq!(ask("POST", MAPS, json!({"metadata": {"name": "m"}})).await, 406);
+    f.get(&format!("{MAPS}/m")).await.expect(404);
+    f.post(MAPS, json!({"metadata": {"name": "m"}})).await.expect(201);
+    assert_eq!(ask("PUT", &format!("{MAPS}/m"), json!({"metadata": {"name": "m"}, "data": {"a": "b"}})).await, 406);
+    assert_eq!(ask("DELETE", &format!("{MAPS}/m"), json!({})).await, 406);
+    assert!(f.get(&format!("{MAPS}/m")).await.expect(200)["data"].is_null());
+}
+
+#[tokio::test]
+async fn a_namespace_of_a_generated_name_is_labelled_with_it() {
+    let f = Fixture::new().await;
+    let made = f.post("/api/v1/namespaces", json!({"metadata": {"generateName": "ns-"}})).await.expect(201);
+    let metadata = &made["metadata"];
+    assert!(metadata["name"].is_string());
+    assert_eq!(metadata["labels"]["kubernetes.io/metadata.name"], metadata["name"]);
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_stored() {
+    let f = Fixture::new().await;
+    let mut large = crate::testing::pod("p");
+    large["spec"]["containers"][0]["args"] = json!(["x".repeat(3 << 19)]);
+    f.post("/api/v1/namespaces/default/pods", large).await.expect(413);
+    f.post("/api/v1/namespaces/default/pods", crate::testing::pod("p")).await.expect(201);
+    let keys: Value = (0..5_000).map(|i| (format!("{i:0250}"), json!(""))).collect::<serde_json::Map<_, _>>().into();
+    f.post(MAPS, json!({"metadata": {"name": "m"}, "data": keys})).await.expect(422);
+}
