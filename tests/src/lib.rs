@@ -4,21 +4,25 @@
 mod admin;
 mod client;
 pub mod cloud;
+mod dice;
 mod health;
 pub mod host;
 mod instance;
 pub mod machine;
 mod metadata;
+pub mod place;
 pub mod pods;
 mod relay;
 pub mod steps;
 
 pub use admin::Admin;
 pub use client::{Answer, Client};
+pub use dice::Dice;
 pub use health::health_server;
 pub use instance::{Instance, program};
 pub use machine::{Machine, Parts};
 pub use metadata::Metadata;
+pub use place::Place;
 pub use relay::Relay;
 
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 use tests::{
-    Instance, eventually,
+    Dice, Instance, eventually,
     host::{alive, end, mounts_below},
     pods::{config_map, container, documents, pod},
 };
@@ -161,27 +161,6 @@ fn ctrl_c_at_any_moment_is_made_good_by_the_next_start() {
     }
     instance.rast().ok(&["delete", "pod", "--all"]);
     instance.nothing_of_pods_is_left(&idle);
-}
-
-/// Moments, drawn from a seed.
-struct Dice(u64);
-
-impl Dice {
-    /// From `RAST_TEST_SEED`, else from the clock; printed, so that a failure can be had again.
-    fn seeded() -> Self {
-        let clock = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos() as u64;
-        let seed = std::env::var("RAST_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(clock);
-        eprintln!("RAST_TEST_SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        // xorshift (Marsaglia, 2003)
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 #[test]

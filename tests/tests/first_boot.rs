@@ -1,88 +1,15 @@
 //! A machine's first boot and its later ones: what it is told, by whom, and what of it survives.
 
-use std::{
-    fs::{self, File},
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
-use tempfile::TempDir;
 use tests::{
-    Admin, Client, Machine, Metadata, Parts, eventually,
+    Admin, Metadata, Parts, Place, eventually,
     machine::image,
+    place::{CLUSTER, READY, SERIAL, ready},
     pods::{config_map, container, documents, pod},
-    registry,
 };
-
-const READY: &str = "rastos: API ready at ";
-const SERIAL: &str = "3f0c9a4e-77f1-4d2b-9";
-const CLUSTER: &str = "6d7c1a52-6f0e-4f0d-9d0c-1d9d4f1c2b3a";
-
-/// What outlives machines: a volume, an administrator's key, a port to be reached by.
-struct Place {
-    dir: TempDir,
-    admin: Admin,
-    port: u16,
-}
-
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("rast-place-").tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
-        let place = Self { dir, admin: Admin::new(), port };
-        place.volume_of(2 << 30);
-        place
-    }
-
-    /// A blank volume instead of the one there is.
-    fn volume_of(&self, bytes: u64) {
-        File::create(self.volume()).unwrap().set_len(bytes).unwrap();
-    }
-
-    fn volume(&self) -> PathBuf {
-        self.dir.path().join("volume")
-    }
-
-    fn config(&self) -> String {
-        format!(
-            "apiVersion: rastos.io/v1alpha1\nkind: MachineConfig\nmetadata: {{name: one}}\nspec:\n  \
-             cluster: {{name: shop, uid: {CLUSTER}}}\n  state: {{serial: {SERIAL}}}\n  enrol: {{keys: [{}]}}\n  \
-             images:\n    mirrors: [{{registry: '{}', endpoint: 'http://10.0.2.100:5000'}}]\n",
-            self.admin.hash,
-            registry()
-        )
-    }
-
-    /// A machine that reads its configuration on the kernel's command line, with the volume and the registry.
-    fn machine(&self) -> Parts {
-        let (_, port) = registry().split_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
-        let word = format!("rastos.config={}", BASE64_STANDARD.encode(self.config()));
-        let parts = Parts::direct(&image(), &word).volume(&self.volume(), SERIAL).memory(512);
-        parts.forward(self.port, 6443).serve(5000, port)
-    }
-
-    /// Waits for the API, and becomes its administrator.
-    fn enrol(&self, machine: &mut Machine) -> Client {
-        let line = machine.says("rastos: CA sha256 ");
-        machine.says(READY);
-        let authority = line.rsplit(' ').next().unwrap();
-        self.client(&self.admin.enrol(self.port, "shop", authority))
-    }
-
-    fn client(&self, kubeconfig: &Path) -> Client {
-        Client::new("kubectl-1.36").arg("--kubeconfig").arg(kubeconfig.to_string_lossy())
-    }
-}
-
-fn ready(kubectl: &Client, name: &str) -> Value {
-    eventually(&format!("{name} is ready"), || {
-        let answer = kubectl.run(&["get", "pod", name, "-o", "json"]);
-        let pod: Value = serde_json::from_str(&answer.out).map_err(|_| answer.err.clone())?;
-        if container(&pod)["ready"] == true { Ok(pod) } else { Err(pod["status"].to_string()) }
-    })
-}
 
 #[test]
 fn from_power_on_to_a_pod_and_back_again() {
@@ -157,32 +84,6 @@ fn a_killed_machine_has_lost_nothing_it_said_yes_to() {
             answer => Err(answer.err),
         });
     }
-}
-
-#[test]
-#[ignore = "fails: rast up does not open its images on a full disk, so nobody can free it"]
-fn a_full_volume_is_survived() {
-    let place = Place::new();
-    place.volume_of(256 << 20);
-    let mut machine = place.machine().start();
-    let kubectl = place.enrol(&mut machine);
-    kubectl
-        .clone()
-        .input(documents(&[config_map("kept"), pod("filler", "exec sleep 100000")]))
-        .ok(&["apply", "-f", "-"]);
-    ready(&kubectl, "filler");
-    let filled = kubectl.run(&["exec", "filler", "--", "sh", "-c", "cat /dev/zero > /fill"]);
-    assert!(filled.err.contains("No space left"), "{}", filled.err);
-    machine.kill();
-    // What is there is served, and what was taken can be given back.
-    let mut machine = place.machine().start();
-    machine.says(READY);
-    kubectl.ok(&["get", "configmap", "kept"]);
-    kubectl.ok(&["delete", "pod", "filler", "--force", "--grace-period=0", "--wait=false"]);
-    eventually("there is room again", || {
-        let answer = kubectl.clone().input(config_map("later").to_string()).run(&["apply", "-f", "-"]);
-        if answer.code == 0 { Ok(()) } else { Err(answer.err) }
-    });
 }
 
 /// Prints the figure: `cargo nextest run -p tests --test first_boot --run-ignored only --no-capture`.

@@ -13,7 +13,7 @@ use rustix::{
     fd::{AsFd, OwnedFd},
     fs::{
         AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, XattrFlags, chownat, fchmod, fchown,
-        fsetxattr, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, utimensat,
+        fsetxattr, fstatvfs, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, utimensat,
     },
     io::Errno,
     process::{Gid, Uid},
@@ -292,6 +292,7 @@ impl<'a> Unpacker<'a> {
             if got == 0 {
                 return Err("ends before its size".into());
             }
+            has_room(&file, got)?;
             let mut chunk = &self.buffer[..got];
             while !chunk.is_empty() {
                 let written = rustix::io::write(&file, chunk).map_err(at("write"))?;
@@ -370,6 +371,13 @@ impl<'a> Unpacker<'a> {
         chownat(self.dir(), name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(at("set the owner"))?;
         utimensat(self.dir(), name, &times(attributes), AtFlags::SYMLINK_NOFOLLOW).map_err(at("set the time"))
     }
+}
+
+/// What a filesystem keeps back for the system is not for images, even if we might take it.
+fn has_room(file: &OwnedFd, bytes: usize) -> Step {
+    let now = fstatvfs(file).map_err(at("measure"))?;
+    let room = now.f_bavail.saturating_mul(now.f_frsize);
+    if room < bytes as u64 { Err(Fault::Kernel("write", Errno::NOSPC)) } else { Ok(()) }
 }
 
 /// Owner, then mode (chown clears setuid), then time.

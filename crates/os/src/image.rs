@@ -17,8 +17,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
 pub use self::spec::{Image, Kernel, Spec};
-use crate::verity;
+use crate::{boot, verity};
 
 /// Why an image was not built.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +94,8 @@ pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Erro
     write(&out("kernel"), kernel.program())?;
 
     let wanted = root::MODULES.iter().copied().chain(spec.modules.iter().map(String::as_str));
-    let tree = root::tree(&packages, program, kernel.modules(wanted)?)?;
+    let mut tree = root::tree(&packages, program, kernel.modules(wanted)?)?;
+    tree.add_data(boot::DIGESTS.trim_start_matches('/'), digests(&[("kernel", kernel.program()), ("initrd", &initrd)]));
     root::filesystem(&tree, &out("root"))?;
     let root = append_tree(&out("root"))?;
     let command_line = spec.command_line(&root);
@@ -122,6 +125,11 @@ fn inputs(spec: &Spec, cache: &Path) -> Result<(package::Store, kernel::Kernel),
     };
     let kernel = kernel::Kernel::read(file)?;
     Ok((packages, kernel))
+}
+
+/// A line for each file, as `sha256sum` has them.
+fn digests(files: &[(&str, &[u8])]) -> String {
+    files.iter().map(|(name, bytes)| format!("{}  {name}\n", hex::encode(Sha256::digest(bytes)))).collect()
 }
 
 /// Appends a filesystem's hash tree to it.

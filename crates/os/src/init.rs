@@ -121,9 +121,8 @@ fn start(machine: &Arc<Machine>) {
     let config = first::configuration(machine);
     first::state(machine, &config);
     guarded(machine, "kernel log", |machine| {
-        if let Err(e) = log::follow_kernel(&Path::new(LOGS).join("kernel.log"), &machine.service) {
-            machine.console.set(Topic::Error, format!("keep the kernel's log: {e}"));
-        }
+        let complain = |e| machine.console.set(Topic::Error, format!("keep the kernel's log: {e}"));
+        log::follow_kernel(&Path::new(LOGS).join("kernel.log"), &machine.service, complain).unwrap_or_else(complain);
     });
     first::node(machine, &config);
     guarded(machine, "watch", watch::run);

@@ -1,5 +1,6 @@
 //! The operating system around `rast`: how its image is built, what PID 1 does, how a machine learns what it is.
 
+pub mod boot;
 pub mod config;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -6,6 +6,7 @@
 mod disk;
 mod ext4;
 mod partition;
+mod superblock;
 
 #[cfg(fuzzing)]
 pub use partition::parse as partitions;
@@ -17,13 +18,20 @@ use std::{
 };
 
 use api::rastos::{MachineConfig, machine::ClusterIdentity};
-use rustix::mount::{MountFlags, UnmountFlags, unmount};
+use rustix::{
+    fs::{StatVfsMountFlags, statvfs},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, unmount},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::init::mounts::{is_mount, mount_with};
 
 /// Where the state is mounted: all of `/var`.
 pub const AT: &str = "/var";
+
+/// What is to be done about damage.
+const REPAIR: &str = "repair it with e2fsck on another machine, or put a backup in its place";
 
 /// Why there is no state.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +45,7 @@ pub enum Error {
         seen: String,
     },
     /// There is no disk of ours to make a partition on.
-    #[error("spec.state names no serial, and no disk of this machine has rastOS's partitions; seen: {0}")]
+    #[error("spec.state names no serial, and this system was started from no partition; seen: {0}")]
     NoBootDisk(String),
     /// No room is left for a partition.
     #[error("{disk} has no room for the state: {free} MiB free, {least} needed; give the machine a larger disk")]
@@ -56,6 +64,16 @@ pub enum Error {
         device: PathBuf,
         /// What it holds.
         holds: String,
+    },
+    /// The filesystem is damaged beyond what is mended here.
+    #[error(
+        "{device} is damaged: {source}; it is left as it is: repair it with e2fsck on another machine, or restore it"
+    )]
+    Damaged {
+        /// The disk.
+        device: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
     },
     /// The volume is another cluster's.
     #[error("{device} is the state of {theirs}, and this machine is of {ours}; it is left alone")]
@@ -116,17 +134,18 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
         Some(serial) => disk::by_serial(serial)?,
         None => partition::ensure()?,
     };
-    let at = Path::new(AT);
+    let (at, ours) = (Path::new(AT), Owner::of(config));
+    let mut mended = "";
     if !is_mount(at) {
         if ext4::blank(&device).map_err(Error::io(format!("read {}", device.display())))? {
             ext4::make(&device).map_err(Error::io(format!("make a filesystem on {}", device.display())))?;
-        } else {
-            refuse_another_s(&device, at, &Owner::of(config))?;
+        } else if mend(&device, at, &ours)? {
+            mended = ", its damaged superblock made anew of a copy";
         }
         attach(&device, at)?;
     }
-    match own(&device, at, &Owner::of(config)).and_then(|()| grow(&device)) {
-        Ok(size) => Ok(format!("{} on {AT}, {size} MiB", device.display())),
+    match own(&device, at, &ours).and_then(|()| grow(&device)) {
+        Ok(size) => Ok(format!("{} on {AT}, {size} MiB{mended}", device.display())),
         Err(e) => {
             // Another's: nothing of ours may be written there.
             let _busy = unmount(at, UnmountFlags::DETACH);
@@ -135,11 +154,25 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
     }
 }
 
+/// Repairs the superblock of our own volume, if it wants that.
+fn mend(device: &Path, at: &Path, ours: &Owner) -> Result<bool, Error> {
+    let doing = || format!("look at the superblocks of {}", device.display());
+    let spare = superblock::Spare::of(device).map_err(Error::io(doing()))?;
+    match &spare {
+        None => refuse_another_s(device, at, ours, "noload")?,
+        Some(spare) => {
+            refuse_another_s(device, at, ours, &format!("noload,{}", spare.option()))?;
+            spare.restore(device).map_err(Error::io(doing()))?;
+        }
+    }
+    Ok(spare.is_some())
+}
+
 /// Refuses another cluster's volume before anything is written there: a mount replays the journal, and their own
 /// machine may be using it.
-fn refuse_another_s(device: &Path, at: &Path, ours: &Owner) -> Result<(), Error> {
+fn refuse_another_s(device: &Path, at: &Path, ours: &Owner, options: &str) -> Result<(), Error> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-    if mount_with(&device.to_string_lossy(), "ext4", at, flags, "noload").is_err() {
+    if mount_with(&device.to_string_lossy(), "ext4", at, flags, options).is_err() {
         // The mount proper says why.
         return Ok(());
     }
@@ -154,15 +187,42 @@ fn refuse_another_s(device: &Path, at: &Path, ours: &Owner) -> Result<(), Error>
     }
 }
 
+/// Who may take the blocks that the filesystem keeps back, besides those with CAP_SYS_RESOURCE, which no container has
+/// unless it is given to it. Without this it would be uid 0: most containers.
+const NOBODY: u32 = u32::MAX - 1;
+
 fn attach(device: &Path, at: &Path) -> Result<(), Error> {
     let flags = MountFlags::NOATIME | MountFlags::NODEV | MountFlags::NOSUID;
-    // Whatever is wrong on the disk, nothing more is written to it.
-    match mount_with(&device.to_string_lossy(), "ext4", at, flags, "errors=remount-ro") {
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
-            Err(Error::Foreign { device: device.to_owned(), holds: "no filesystem that can be mounted".into() })
+    // Whatever is found wrong on the disk, nothing more is written to it.
+    let options = format!("errors=remount-ro,resuid={NOBODY}");
+    mount_with(&device.to_string_lossy(), "ext4", at, flags, &options).map_err(|e| {
+        let device = device.to_owned();
+        match Errno::from_io_error(&e) {
+            Some(Errno::INVAL) => Error::Foreign { device, holds: "no filesystem that can be mounted".into() },
+            Some(Errno::BADMSG | Errno::UCLEAN | Errno::IO) => Error::Damaged { device, source: e },
+            _ => Error::Io { doing: format!("mount {}", device.display()), source: e },
         }
-        other => other.map_err(Error::io(format!("mount {}", device.display()))),
+    })
+}
+
+/// What is wrong with the mounted filesystem, as far as the kernel has seen.
+pub fn damage() -> Option<String> {
+    let device = device()?;
+    let told = Path::new("/sys/fs/ext4").join(device.file_name()?);
+    let read = |name: &str| fs::read_to_string(told.join(name)).unwrap_or_default().trim().to_owned();
+    // The first one: later ones follow from it, and change from moment to moment.
+    let place = read("first_error_func");
+    if place.is_empty() {
+        return None;
     }
+    let read_only = statvfs(AT).is_ok_and(|s| s.f_flag.contains(StatVfsMountFlags::RDONLY));
+    Some(format!(
+        "{} is damaged: {place} has found an error, inode {}, block {}{}; {REPAIR}",
+        device.display(),
+        read("first_error_ino"),
+        read("first_error_block"),
+        if read_only { "; nothing is written to it any more" } else { "" },
+    ))
 }
 
 /// Reads whose it is, or writes down that it is ours.

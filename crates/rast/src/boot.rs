@@ -91,7 +91,8 @@ impl Instance {
         self.stop.cancel();
         let _ended = futures::future::join_all(self.parts).await;
         if let Some(runtime) = self.ending {
-            machine::end(runtime.as_ref()).await;
+            let graces = machine::graces(self.control.client("masters")).await.unwrap_or_default();
+            machine::end(runtime.as_ref(), &graces).await;
         }
         self.control.stop().await
     }

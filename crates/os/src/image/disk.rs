@@ -119,7 +119,7 @@ fn boot(parts: &Parts, packages: &Store) -> Result<Vec<u8>, Error> {
 }
 
 fn dated(command: &mut std::process::Command) -> &mut std::process::Command {
-    command.env("SOURCE_DATE_EPOCH", "315532800").env("TZ", "UTC").env("MTOOLS_SKIP_CHECK", "1")
+    command.env("SOURCE_DATE_EPOCH", "315532800").env("MTOOLS_SKIP_CHECK", "1")
 }
 
 /// For BIOS.

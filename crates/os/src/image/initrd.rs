@@ -1,5 +1,7 @@
 //! The initrd: one program and the modules it loads.
 
+use std::io::Write as _;
+
 use super::{
     kernel::Numbered,
     tree::{Node, Tree},
@@ -28,8 +30,13 @@ pub fn archive(program: Vec<u8>, modules: Vec<Numbered>) -> Vec<u8> {
 }
 
 fn compress(bytes: &[u8]) -> Vec<u8> {
-    // Writing to memory cannot fail, and the level exists.
-    zstd::encode_all(bytes, 19).unwrap_or_default()
+    // Writing to memory cannot fail, and the level exists. With its checksum: the kernel unpacks nothing that was damaged.
+    let compressed = zstd::Encoder::new(Vec::new(), 19).and_then(|mut archive| {
+        archive.include_checksum(true)?;
+        archive.write_all(bytes)?;
+        archive.finish()
+    });
+    compressed.unwrap_or_default()
 }
 
 /// The `newc` form, without times or owners.

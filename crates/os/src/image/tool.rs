@@ -14,6 +14,8 @@ impl Tool {
         let mut command = Command::new(tool);
         // /usr/sbin: an ordinary user's PATH has not where mkfs lies.
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin").env("LC_ALL", "C.UTF-8");
+        // FAT keeps local times.
+        command.env("TZ", "UTC");
         with(&mut command).stdin(Stdio::null());
         let output = command.output().map_err(|source| Error::Missing { tool, package, source })?;
         match output.status.success() {

@@ -19,6 +19,8 @@ pub enum Topic {
     Network,
     /// The state volume.
     State,
+    /// What is wrong with the boot partition.
+    Boot,
     /// The API's health.
     Api,
     /// The fingerprint of the cluster's authority.
@@ -34,6 +36,7 @@ impl Topic {
             Self::Config => "configuration: ",
             Self::Network => "network: ",
             Self::State => "state: ",
+            Self::Boot => "boot partition: ",
             Self::Api => "API ",
             Self::Authority => "CA sha256 ",
             Self::Error => "last error: ",

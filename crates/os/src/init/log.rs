@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -46,15 +46,24 @@ impl Log {
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// Copies the kernel's log to a file, from its beginning on, until all is to end: an open file would hold the state.
-pub fn follow_kernel(path: &Path, service: &Service) -> io::Result<()> {
-    let mut log = Log::open(path)?;
-    let mut kernel = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+/// What a full disk refuses is lost, for there may be room again, and `lost` hears of it. Any other failure ends it: the
+/// kernel has its own word on that, which would fail in its turn.
+pub fn follow_kernel(path: &Path, service: &Service, lost: impl Fn(io::Error)) -> io::Result<()> {
+    let log = Log::open(path)?;
+    let kernel = File::options().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+    copy(kernel, log, service, lost)
+}
+
+fn copy(mut kernel: impl Read, mut log: Log, service: &Service, lost: impl Fn(io::Error)) -> io::Result<()> {
     let mut record = [0; 8192];
     while !service.ending() {
         match kernel.read(&mut record) {
             Ok(length) => {
                 if let Some(line) = kernel_line(&String::from_utf8_lossy(&record[..length])) {
-                    log.line(&line)?;
+                    match log.line(&line) {
+                        Err(e) if e.kind() == io::ErrorKind::StorageFull => lost(e),
+                        other => other?,
+                    }
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => service.pause(GLANCE),
@@ -98,6 +107,35 @@ mod tests {
         let size = |p: &Path| fs::metadata(p).unwrap().len();
         assert!(size(&path) <= FULL + (1 << 20) + 1 && size(&path.with_extension("log.1")) <= FULL + (1 << 20) + 1);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
+    }
+
+    /// Gives records, then an error that ends it all.
+    struct Kernel(Vec<&'static [u8]>);
+
+    impl Read for Kernel {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let record = self.0.pop().ok_or(io::ErrorKind::Unsupported)?;
+            buffer[..record.len()].copy_from_slice(record);
+            Ok(record.len())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_does_not_end_the_kernel_s_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kernel.log");
+        let log =
+            |path: &Path| Log { path: kept.clone(), file: File::options().write(true).open(path).unwrap(), size: 0 };
+        let lost = std::cell::Cell::new(0);
+        let records = || Kernel(vec![b"6,2,2,-;b", b"6,1,1,-;a"]);
+        let ended = copy(records(), log(Path::new("/dev/full")), &Service::default(), |e| {
+            assert_eq!(e.kind(), io::ErrorKind::StorageFull);
+            lost.set(lost.get() + 1);
+        });
+        assert_eq!((ended.unwrap_err().kind(), lost.get()), (io::ErrorKind::Unsupported, 2));
+        File::create(&kept).unwrap();
+        copy(records(), log(&kept), &Service::default(), |e| panic!("{e}")).unwrap_err();
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "[    0.000001] a\n[    0.000002] b\n");
     }
 
     proptest::proptest! {

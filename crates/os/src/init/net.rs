@@ -12,7 +12,7 @@ use std::{
     fs,
     io::{self, Write as _},
     net::IpAddr,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -56,7 +56,7 @@ impl Net {
 
     /// Goes by this plan from now on. The same plan again changes nothing.
     pub fn follow(self: &Arc<Self>, plan: &Plan, host: &str) {
-        let mut current = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.plan();
         if current.as_deref() == Some(plan) {
             return;
         }
@@ -81,8 +81,17 @@ impl Net {
         held.values().flat_map(|h| h.settings.addresses.iter().map(IpNet::addr)).collect()
     }
 
+    fn plan(&self) -> MutexGuard<'_, Option<Arc<Plan>>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn current(&self, plan: &Arc<Plan>) -> bool {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|p| Arc::ptr_eq(p, plan))
+        self.hold(plan).is_some()
+    }
+
+    /// Holding it, no other plan is followed; none when another one is already.
+    fn hold(&self, plan: &Arc<Plan>) -> Option<MutexGuard<'_, Option<Arc<Plan>>>> {
+        Some(self.plan()).filter(|current| current.as_ref().is_some_and(|p| Arc::ptr_eq(p, plan)))
     }
 
     /// Gives each card a thread as it comes; ends when there is another plan.
@@ -112,7 +121,7 @@ impl Net {
     /// Keeps one card, as long as the plan stands.
     fn keep(&self, plan: &Arc<Plan>, card: &Card, host: &str, metric: u32) {
         let Some(link) = plan.link(card.mac) else {
-            self.note(card, Held { trouble: Some("not in the configuration".into()), ..Held::default() });
+            self.note(plan, card, Held { trouble: Some("not in the configuration".into()), ..Held::default() });
             return;
         };
         let fixed = Held {
@@ -128,12 +137,12 @@ impl Net {
         while self.current(plan) {
             let kept = match link.dhcp {
                 true => self.keep_lease(plan, card, host, &link, &fixed),
-                false => self.apply(card, fixed.clone()),
+                false => self.apply(plan, card, fixed.clone()),
             };
             match kept {
                 Ok(()) if !link.dhcp => return,
                 Ok(()) => {}
-                Err(e) => self.note(card, Held { trouble: Some(e.to_string()), ..fixed.clone() }),
+                Err(e) => self.note(plan, card, Held { trouble: Some(e.to_string()), ..fixed.clone() }),
             }
             self.pause(GLANCE);
         }
@@ -141,7 +150,7 @@ impl Net {
 
     fn keep_lease(&self, plan: &Arc<Plan>, card: &Card, host: &str, link: &Link, fixed: &Held) -> io::Result<()> {
         host::up(card.index)?;
-        self.note(card, Held { dhcp: true, trouble: Some("waiting for DHCP".into()), ..fixed.clone() });
+        self.note(plan, card, Held { dhcp: true, trouble: Some("waiting for DHCP".into()), ..fixed.clone() });
         let (port, begun) = (Port::open(&card.name)?, Instant::now());
         let mut client = Client::new(card.mac, host, seed(card.mac));
         let mut bytes = [0; 1500];
@@ -151,35 +160,42 @@ impl Net {
                 None => client.time(begun.elapsed()),
             };
             match turn.lease {
-                Some(Some(lease)) => self.apply(card, with_lease(fixed, link, &lease))?,
+                Some(Some(lease)) => self.apply(plan, card, with_lease(fixed, link, &lease))?,
                 Some(None) => {
                     let trouble = Some("the DHCP lease has ended; asking again".into());
-                    self.apply(card, Held { dhcp: true, trouble, ..fixed.clone() })?;
+                    self.apply(plan, card, Held { dhcp: true, trouble, ..fixed.clone() })?;
                 }
                 None => {}
             }
             if let Some((to, message)) = turn.send {
                 // A link that is down for a moment: the next try comes by itself.
                 if let Err(e) = port.send(&message, matches!(to, To::Server(_)).then(|| server(to)).flatten()) {
-                    self.trouble(card, format!("send a DHCP message: {e}"));
+                    self.trouble(plan, card, format!("send a DHCP message: {e}"));
                 }
             }
         }
         Ok(())
     }
 
-    fn apply(&self, card: &Card, held: Held) -> io::Result<()> {
+    fn apply(&self, plan: &Arc<Plan>, card: &Card, held: Held) -> io::Result<()> {
+        let Some(_held_still) = self.hold(plan) else { return Ok(()) };
         host::set(card, &held.settings)?;
-        self.note(card, held);
+        self.write_down(card, held);
         self.write_resolv_conf()
     }
 
-    fn trouble(&self, card: &Card, trouble: String) {
+    fn trouble(&self, plan: &Arc<Plan>, card: &Card, trouble: String) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(&card.name).cloned();
-        self.note(card, Held { trouble: Some(trouble), ..held.unwrap_or_default() });
+        self.note(plan, card, Held { trouble: Some(trouble), ..held.unwrap_or_default() });
     }
 
-    fn note(&self, card: &Card, held: Held) {
+    fn note(&self, plan: &Arc<Plan>, card: &Card, held: Held) {
+        if let Some(_held_still) = self.hold(plan) {
+            self.write_down(card, held);
+        }
+    }
+
+    fn write_down(&self, card: &Card, held: Held) {
         let mut all = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(card.name.clone(), held);
         let words: Vec<String> = all.iter().map(|(name, held)| words(name, held)).collect();
@@ -246,6 +262,20 @@ fn seed(mac: [u8; 6]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_that_no_longer_stands_changes_nothing() {
+        let net = Net::new(Arc::new(Console::to(io::sink())));
+        let (old, new) = (Arc::new(Plan::default()), Arc::new(Plan::default()));
+        *net.plan() = Some(new.clone());
+        let card = Card { name: "none0".into(), index: u32::MAX, mac: [2; 6] };
+        net.apply(&old, &card, Held::default()).unwrap();
+        net.note(&old, &card, Held::default());
+        assert!(net.held.lock().unwrap().is_empty());
+        assert!(net.apply(&new, &card, Held::default()).is_err(), "there is no such card");
+        net.note(&new, &card, Held::default());
+        assert_eq!(net.held.lock().unwrap().len(), 1);
+    }
 
     #[test]
     fn a_card_in_words() {

@@ -5,11 +5,13 @@ use std::{
     fs,
     net::SocketAddr,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{Machine, console::Topic};
 use crate::{
+    boot,
     config::metadata::{Metadata, SERVICE},
     state,
 };
@@ -20,7 +22,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Looks until all is to end.
 pub fn run(machine: &Arc<Machine>) {
-    let (mut told, mut next_word, mut minute) = (false, Instant::now(), Instant::now());
+    let (mut checked, mut told, mut next_word, mut minute) = (false, false, Instant::now(), Instant::now());
     let mut addressed = !machine.net.addresses().is_empty();
     while !machine.service.ending() {
         // The node has its address from its start; crash-only, it is told of the first one by a new start.
@@ -35,7 +37,14 @@ pub fn run(machine: &Arc<Machine>) {
             // Before the API is called ready: then whoever reads this knows whom to trust.
             machine.console.set(Topic::Authority, authority.as_str());
         }
+        if let Some(damage) = state::damage() {
+            machine.console.set(Topic::State, damage);
+        }
         let ready = health.is_ok();
+        if ready && !checked {
+            checked = true;
+            check_boot(machine);
+        }
         machine.console.set(Topic::Api, words(machine, health));
         if let Some(authority) = authority.filter(|_| ready && !told && next_word <= Instant::now()) {
             told = tell(&authority);
@@ -55,6 +64,20 @@ pub fn run(machine: &Arc<Machine>) {
         }
         machine.service.pause(if ready { BEAT } else { BEFORE_READY });
     }
+}
+
+/// Looks whether the machine could be started again, for the firmware does not: once, since it takes a while.
+fn check_boot(machine: &Arc<Machine>) {
+    let console = machine.console.clone();
+    thread::spawn(move || {
+        let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let words = match boot::check(&line) {
+            Ok(wrong) if wrong.is_empty() => return,
+            Ok(wrong) => format!("damaged or changed: {}; put the image on the disk again", wrong.join(" ")),
+            Err(e) => format!("it cannot be read: {e}"),
+        };
+        console.set(Topic::Boot, words);
+    });
 }
 
 fn words(machine: &Machine, health: Result<(), String>) -> String {

@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 
 use crate::sys;
 
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 /// The template's size.
 const SIZE: u64 = 64 << 20;
 /// Each block that is not zero behind its number; zstd. `tests::the_template` makes it.
@@ -102,7 +102,7 @@ mod tests {
         let identity = ["72617374-4f53-4000-8000-000000000001", "72617374-4f53-4000-8000-000000000002"];
         let made = Command::new("mke2fs")
             .env("E2FSPROGS_FAKE_TIME", "1")
-            .args(["-q", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "8192", "-J", "size=8", "-m", "1"])
+            .args(["-q", "-t", "ext4", "-b", "4096", "-I", "256", "-i", "8192", "-J", "size=8", "-m", "3"])
             .args(["-L", "rastos-state", "-U", identity[0]])
             .args(["-E", &format!("hash_seed={},lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0", identity[1])])
             .args(["-O", "64bit,metadata_csum,metadata_csum_seed,^orphan_file"])

@@ -10,12 +10,10 @@ use std::{
 use gpt::{GptConfig, GptDisk, partition_types};
 
 use super::{Error, ext4};
-use crate::sys;
+use crate::{boot, sys};
 
 /// The partition's name.
 pub const NAME: &str = "rastos-state";
-/// What the boot disk is known by: the names that its system slots begin with.
-pub const SLOT: &str = "slot-";
 
 const SECTOR: u64 = 512;
 /// Partitions begin at a MiB.
@@ -67,18 +65,14 @@ fn doing_to(what: &str, disk: &str) -> String {
     format!("{what} the partitions of {disk}")
 }
 
-/// The one disk that has system slots.
+/// The disk that this system was started from; no other one is ever taken for it.
 fn boot_disk() -> Result<String, Error> {
-    let entries = fs::read_dir("/sys/block").map_err(Error::io("list disks"))?;
-    let mut names: Vec<String> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| !["loop", "ram", "dm-", "sr", "zram"].iter().any(|own| name.starts_with(own)));
-    names.sort();
-    let boots = |name: &&String| {
-        let open = File::open(Path::new("/dev").join(name.as_str()));
-        let disk = open.ok().and_then(|file| GptConfig::new().open_from_device(file).ok());
-        disk.is_some_and(|disk| disk.partitions().values().any(|p| p.name.starts_with(SLOT)))
-    };
-    names.iter().find(boots).cloned().ok_or_else(|| Error::NoBootDisk(names.join(" ")))
+    boot::disk().ok_or_else(|| {
+        let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Error::NoBootDisk(names.join(" "))
+    })
 }
 
 /// What is to be done on a disk of this size; `None` when the partition is there and takes all it can.

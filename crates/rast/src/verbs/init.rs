@@ -113,6 +113,8 @@ fn settings(config: &MachineConfig) -> Settings {
 /// Asks the API whether it is ready, over TLS, as any client would.
 fn ask(ca: &CertificateDer<'static>, port: u16) -> io::Result<String> {
     const PATIENCE: Duration = Duration::from_secs(5);
+    // First: who asks often before anybody listens makes no keys for it.
+    let mut tcp = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone()).map_err(io::Error::other)?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -122,7 +124,6 @@ fn ask(ca: &CertificateDer<'static>, port: u16) -> io::Result<String> {
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
     let mut tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-    let mut tcp = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
     tcp.set_write_timeout(Some(PATIENCE))?;
     let mut stream = Stream::new(&mut tls, &mut tcp);

@@ -99,7 +99,15 @@ impl Log {
 
     /// Appends whole entries.
     pub fn write(&mut self, entries: &[u8]) -> io::Result<()> {
-        if entries.is_empty() { Ok(()) } else { self.open()?.write_all(entries) }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let file = self.open()?;
+        // What a filesystem keeps back for the system is not the containers' to fill, not even by what they say.
+        if rustix::fs::fstatvfs(&*file)?.f_bavail == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all(entries)
     }
 
     /// Continues in a fresh file at the same path.
