@@ -174,19 +174,26 @@ fn impersonated(server: &Server, identity: &Identity, headers: &HeaderMap) -> Re
 
 /// Runs what is served within its limits: so many at a time, each so long.
 async fn bounded(server: &Server, trail: &Trail, request: Request, next: Next) -> Response {
-    if is_long(&trail.attributes, &trail.uri) {
-        return next.run(request).await;
-    }
+    let long = is_long(&trail.attributes, &trail.uri);
+    let shares = if long { server.long() } else { server.in_flight() };
     // What comes from within is not held up: a client's request may wait for it.
-    let permit = match request.extensions().get::<Local>() {
+    let share = match request.extensions().get::<Local>() {
         Some(_) => None,
-        None => match server.in_flight().try_acquire() {
-            Ok(permit) => Some(permit),
-            Err(_) => return ApiError::too_many("too many requests, please try again later", 1).into_response(),
+        None => match shares.take(&trail.identity.user) {
+            Some(share) => Some(share),
+            None => return ApiError::too_many("too many requests, please try again later", 1).into_response(),
         },
     };
+    if long {
+        return next.run(request).await.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _ = &share; // given back when the body is done with
+                frame
+            }))
+        });
+    }
     let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
-    drop(permit);
+    drop(share);
     answer.unwrap_or_else(|_| {
         ApiError::timeout("the request did not end within 60 s; it may have been done").into_response()
     })

@@ -13,6 +13,7 @@ mod filters;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod identity;
+mod limits;
 mod merge;
 pub mod nodes;
 mod oidc;

@@ -29,6 +29,8 @@ use crate::{Identity, Server, filters::Local};
 
 /// How long a client may take for the TLS handshake and the head of a request.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 /// How long connections may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -88,6 +90,8 @@ async fn connection(
     http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
     http.http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE.0)
+        .keep_alive_timeout(ALIVE.1)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .max_concurrent_streams(250)

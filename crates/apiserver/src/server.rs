@@ -11,16 +11,17 @@ use axum::{
     routing::MethodRouter,
 };
 use store::Store;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Admission, ApiError, Attributes, Audit, Authenticator, Authorizer, Identity, Nodes, Result, Warnings, attributes,
-    cache::Cache, call::Call, discovery, filters, oidc, openapi, tasks, verbs, wire::body,
+    cache::Cache, call::Call, discovery, filters, limits::Shares, oidc, openapi, tasks, verbs, wire::body,
 };
 
-/// Requests that are answered at a time, besides watches and streams.
-const IN_FLIGHT: usize = 400;
+/// Requests that are answered at a time, besides watches and streams: all of them, and those of one user.
+const IN_FLIGHT: (usize, usize) = (400, 100);
+/// Watches and streams that are open at a time.
+const LONG: (usize, usize) = (20_000, 2_000);
 
 /// Tells the time of day.
 pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
@@ -93,7 +94,8 @@ struct Inner {
     config: Config,
     admission: Admission,
     cache: Arc<Cache>,
-    in_flight: Semaphore,
+    in_flight: Arc<Shares>,
+    long: Arc<Shares>,
     stop: CancellationToken,
 }
 
@@ -106,8 +108,9 @@ impl Server {
             authorizer: config.authorizer.clone(),
         };
         let cache = Cache::new(config.store.clone(), &config.registry);
-        let (in_flight, stop) = (Semaphore::new(IN_FLIGHT), CancellationToken::new());
-        let server = Self(Arc::new(Inner { config, admission, cache, in_flight, stop }));
+        let (in_flight, long) = (Shares::new(IN_FLIGHT.0, IN_FLIGHT.1), Shares::new(LONG.0, LONG.1));
+        let stop = CancellationToken::new();
+        let server = Self(Arc::new(Inner { config, admission, cache, in_flight, long, stop }));
         tasks::start(&server);
         server
     }
@@ -164,8 +167,12 @@ impl Server {
         &self.0.cache
     }
 
-    pub(crate) fn in_flight(&self) -> &Semaphore {
+    pub(crate) fn in_flight(&self) -> &Arc<Shares> {
         &self.0.in_flight
+    }
+
+    pub(crate) fn long(&self) -> &Arc<Shares> {
+        &self.0.long
     }
 
     pub(crate) fn now(&self) -> jiff::Timestamp {

@@ -145,11 +145,16 @@ async fn a_panic_costs_one_answer() {
 async fn too_many_at_once_are_sent_away() {
     let f = Fixture::new().await;
     let router = f.server.router();
-    let all = f.server.in_flight().available_permits();
-    let held = f.server.in_flight().acquire_many(u32::try_from(all).unwrap()).await.unwrap();
+    let mut held = Vec::new();
+    for shares in [f.server.in_flight(), f.server.long()] {
+        held.extend(std::iter::from_fn(|| shares.take("system:anonymous")));
+    }
+    assert!(f.server.in_flight().take("another").is_some());
     let request = || get(MAPS).body(Body::empty()).unwrap();
     let answer = router.clone().oneshot(request()).await.unwrap();
     assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (429, &"1".parse().unwrap()));
+    let watch = get(&format!("{MAPS}?watch=true")).body(Body::empty()).unwrap();
+    assert_eq!(router.clone().oneshot(watch).await.unwrap().status(), 429);
     // What comes from within the process is not held up.
     f.get(MAPS).await.expect(200);
     drop(held);
