@@ -243,7 +243,7 @@ impl Agent {
     /// Decides what is next for a pod and begins it.
     pub(crate) fn kick(&self, uid: &str) {
         let now = Timestamp::now();
-        let (begun, again) = {
+        let begun = {
             let mut pods = self.lock(&self.0.pods);
             let Some(entry) = pods.get_mut(uid) else { return };
             let mut plan = decide::next(&entry.want, &entry.seen, now);
@@ -258,12 +258,13 @@ impl Agent {
                 pods.remove(uid);
                 return;
             }
+            if let Some(at) = plan.again {
+                // Under the lock: an older decision must not have the last word.
+                let _ = self.0.wake.send((uid.to_string(), at));
+            }
             let scene = Scene::of(entry);
-            (plan.steps.into_iter().map(|s| (s, scene.clone())).collect::<Vec<_>>(), plan.again)
+            plan.steps.into_iter().map(|s| (s, scene.clone())).collect::<Vec<_>>()
         };
-        if let Some(at) = again {
-            let _ = self.0.wake.send((uid.to_string(), at));
-        }
         for (step, scene) in begun {
             let (agent, uid) = (self.clone(), uid.to_string());
             tokio::spawn(async move {
@@ -383,7 +384,7 @@ impl Agent {
             tokio::select! {
                 asked = woken.recv() => {
                     let Some((uid, at)) = asked else { return };
-                    let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+                    let wait = wait(at, Timestamp::now());
                     match keys.get(&uid) {
                         // A decision made meanwhile knows best: the last word counts.
                         Some(key) => queue.reset(key, wait),
@@ -400,6 +401,13 @@ impl Agent {
             }
         }
     }
+}
+
+/// How long to sleep until then. At most a day: [`DelayQueue`] takes two years, users ask for thousands, and who wakes
+/// early decides anew.
+fn wait(at: Timestamp, now: Timestamp) -> Duration {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    Duration::try_from(at.duration_since(now)).unwrap_or_default().min(DAY)
 }
 
 /// What an effect sees of a pod: the moment at which it was decided.
@@ -464,4 +472,18 @@ fn started(pod: &Pod) -> Option<&Time> {
 /// Revisions of our API are numbers that only grow.
 fn version(pod: &Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_wait_is_too_long_for_the_queue() {
+        let now = Timestamp::now();
+        let mut queue = DelayQueue::new();
+        let key = queue.insert((), wait(Timestamp::MAX, now));
+        queue.reset(&key, wait(pod::after(now, pod::seconds(i64::MAX)), now));
+        assert_eq!(wait(Timestamp::MIN, now), Duration::ZERO);
+    }
 }

@@ -9,13 +9,14 @@ mod nodes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use agent::{Agent, Capacity, Dns, Parts};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use futures::FutureExt as _;
 use images::Images;
 use network::Routed;
 use runtime::{Backend, Keeper};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use volumes::Volumes;
@@ -32,19 +33,24 @@ const LONG_PATIENCE: Duration = Duration::from_secs(3600);
 pub async fn run(host: &Host, settings: Settings) -> Result<()> {
     let mut told = Told::listen()?;
     // What was begun when the word comes is left as a kill would leave it: the next start, or `rast down`, copes.
-    let instance = tokio::select! {
+    let mut instance = tokio::select! {
         biased;
         () = told.stopped() => return Ok(()),
         instance = Instance::start(host, &settings) => instance?,
     };
+    let patience = if instance.ending.is_some() { LONG_PATIENCE } else { PATIENCE };
+    let Instance { control, name, parts, .. } = &mut instance;
+    let serve = async {
+        node_ready(control.client("masters"), name, patience).await?;
+        let (url, kubeconfig) = (control.url(), host.kubeconfig());
+        output::line(format!("rastOS is ready: API at {url}, kubeconfig {}", kubeconfig.display()))?;
+        std::future::pending().await
+    };
     tokio::select! {
-        ready = instance.ready() => {
-            ready?;
-            let (url, kubeconfig) = (instance.control.url(), host.kubeconfig());
-            output::line(format!("rastOS is ready: API at {url}, kubeconfig {}", kubeconfig.display()))?;
-            told.stopped().await;
-        }
+        biased;
         () = told.stopped() => {}
+        broken = fault(parts) => return Err(broken),
+        failed = serve => return failed,
     }
     instance.stop().await
 }
@@ -55,7 +61,7 @@ struct Instance {
     control: Control,
     /// Ends the parts.
     stop: CancellationToken,
-    parts: [JoinHandle<()>; 3],
+    parts: JoinSet<&'static str>,
     /// Whose containers end with it: those of a machine, which is about to go down.
     ending: Option<Arc<Keeper>>,
 }
@@ -71,30 +77,36 @@ impl Instance {
         let control = Control::start(host, settings, &name).await?;
         namespaces::ensure(control.client("masters")).await?;
         let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
-        let controllers = tokio::spawn(controllers);
-        let scheduler = tokio::spawn(scheduler::run(control.client("kube-scheduler"), stopped()));
+        let scheduler = scheduler::run(control.client("kube-scheduler"), stopped());
+        let mut parts = JoinSet::new();
+        parts.spawn(controllers.map(|()| "controllers"));
+        parts.spawn(scheduler.map(|()| "scheduler"));
         let runtime = Keeper::start(runtime::Config { backend, ..keeper(host) }).await.context("start the helper")?;
         let ending = settings.machine.is_some().then(|| runtime.clone());
         let node = node(host, settings, &name, &control, runtime).await?;
         control.nodes.join(node.router());
         let stopped = stopped();
-        let agent = tokio::spawn(async move { node.run(stopped).await });
-        Ok(Self { name, control, parts: [controllers, scheduler, agent], stop, ending })
+        parts.spawn(async move { node.run(stopped).map(|()| "agent").await });
+        Ok(Self { name, control, parts, stop, ending })
     }
 
-    async fn ready(&self) -> Result<()> {
-        let patience = if self.ending.is_some() { LONG_PATIENCE } else { PATIENCE };
-        node_ready(self.control.client("masters"), &self.name, patience).await
-    }
-
-    async fn stop(self) -> Result<()> {
+    async fn stop(mut self) -> Result<()> {
         self.stop.cancel();
-        let _ended = futures::future::join_all(self.parts).await;
+        while self.parts.join_next().await.is_some() {}
         if let Some(runtime) = self.ending {
             let graces = machine::graces(self.control.client("masters")).await.unwrap_or_default();
             machine::end(runtime.as_ref(), &graces).await;
         }
         self.control.stop().await
+    }
+}
+
+/// Waits for a part to end, which none does before it is told to. Without it the process would be there and do nothing.
+async fn fault(parts: &mut JoinSet<&'static str>) -> anyhow::Error {
+    match parts.join_next().await {
+        Some(Ok(part)) => anyhow!("{part}: ended before its time"),
+        Some(Err(e)) => anyhow!(e).context("a part of this process broke"),
+        None => std::future::pending().await,
     }
 }
 
