@@ -189,11 +189,6 @@ pub fn address_of(entry: &InterfaceAddress) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
 }
 
-/// Whether there is a link of that name.
-pub fn exists(name: &str) -> bool {
-    index(name).is_some()
-}
-
 /// Deletes links with all that hangs on them; absent is done. However many, the kernel waits once for its readers
 /// (tens of milliseconds, during which no other link can be changed).
 pub fn delete(socket: &mut Socket, names: &[&str]) -> io::Result<()> {

@@ -247,13 +247,16 @@ impl Host {
     pub(crate) fn collect(&self, live: &BTreeSet<String>) -> Result<()> {
         let swept = self.sweep(live);
         let mut first = self.install().and(swept);
-        for record in self.records()?.into_values().filter(|record| !link::exists(&record.attachment.link)) {
-            let Attachment { request, link, .. } = &record.attachment;
-            if !live.contains(&request.id) {
-                continue;
-            }
-            tracing::warn!(id = request.id, link, "a live pod had no link");
-            first = first.and(open_netns(request).and_then(|netns| self.connect(&record, &netns)));
+        for record in self.records()?.into_values().filter(|record| live.contains(&record.attachment.request.id)) {
+            let request = &record.attachment.request;
+            let repaired = open_netns(request).and_then(|netns| match self.veth(&record).verify(&netns) {
+                Ok(()) => Ok(()),
+                Err(missing) => {
+                    tracing::warn!(id = request.id, %missing, "a live pod was not wholly connected");
+                    self.connect(&record, &netns)
+                }
+            });
+            first = first.and(repaired);
         }
         first
     }

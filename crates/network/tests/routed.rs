@@ -291,17 +291,21 @@ fn collect_detaches_the_dead_and_repairs_the_living() {
         let network = open(dir.path()).await;
         let (a, a_ip) = pod(&network, "a", &[tcp(8080, 80)]).await;
         let _b = pod(&network, "b", &[tcp(8081, 80)]).await;
+        let (c, c_ip) = pod(&network, "c", &[tcp(8082, 80)]).await;
         a.serve("0.0.0.0:80");
+        c.serve("0.0.0.0:80");
         // What a kill between steps leaves: a record without a link, a link without a record, a table that is gone.
         let link = network.attachments().await.unwrap()[0].link.clone();
         ip(&format!("link del {link}"));
+        ip(&format!("route del {c_ip}"));
         ip("link add t_zzzzz type veth peer name zz");
         run("nft", "delete table inet t");
         let again = open(dir.path()).await;
-        again.collect(&BTreeSet::from(["a".to_owned()])).await.unwrap();
-        assert_eq!(again.attachments().await.unwrap().len(), 1);
+        again.collect(&BTreeSet::from(["a".to_owned(), "c".to_owned()])).await.unwrap();
+        assert_eq!(again.attachments().await.unwrap().len(), 2);
         let links = run("ip", "-o link");
-        assert_eq!(links.matches("t_").count(), 1, "{links}");
+        assert_eq!(links.matches("t_").count(), 2, "{links}");
+        assert_eq!(world.ask(&format!("{NODE}:8082")).unwrap(), WORLD, "{c_ip} answers again");
         assert_eq!(world.ask(&format!("{NODE}:8080")).unwrap(), WORLD, "{a_ip} answers again");
         assert_eq!(again.attach(&request("a", &a, &[tcp(8080, 80)])).await.unwrap().addresses, [a_ip]);
         assert!(!run("nft", "list table inet t").contains("8081"));

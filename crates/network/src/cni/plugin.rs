@@ -104,9 +104,13 @@ fn operate(environment: &Environment, config: Option<&Value>, named: Option<&str
         }
         "DEL" => {
             let id = variable(environment, "CNI_CONTAINERID")?.to_owned();
-            variable(environment, "CNI_IFNAME")?;
-            for result in Host::open(ours)?.detach(&[id]).into_values() {
-                result?;
+            let interface = variable(environment, "CNI_IFNAME")?;
+            let host = Host::open(ours)?;
+            // Under another name it is another attachment, and none of ours.
+            if host.records()?.get(&id).is_some_and(|record| record.interface == interface) {
+                for result in host.detach(&[id]).into_values() {
+                    result?;
+                }
             }
             Ok(None)
         }
