@@ -120,6 +120,9 @@ fn ports(ports: &[ContainerPort], pod: &PodSpec, at: &Path, bad: &mut Faults) {
             }
         }
         bad.one_of(at.field("protocol"), port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]);
+        if port.protocol.as_deref() == Some("SCTP") && port.host_port.is_some_and(|p| p != 0) {
+            bad.push(at.field("protocol"), Cause::Invalid, "a hostPort is opened for TCP or UDP only");
+        }
         if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty()) {
             address(ip, at.field("hostIP"), bad);
             let forwarded = pod.host_network != Some(true) && port.host_port.is_some_and(|p| p != 0);
