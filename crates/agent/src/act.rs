@@ -26,6 +26,8 @@ use crate::{
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// How long a postStart hook may take.
+const POST_START: std::time::Duration = std::time::Duration::from_secs(300);
 
 impl Agent {
     pub(crate) async fn carry_out(&self, scene: &Scene, step: Step) -> Outcome {
@@ -76,7 +78,7 @@ impl Agent {
     }
 
     async fn make_sandbox(&self, want: &Pod) -> Result<Vec<std::net::IpAddr>, String> {
-        let spec = spec::sandbox(&self.0.config, want);
+        let spec = spec::sandbox(&self.0.config, want)?;
         let sandbox = self.0.runtime.make_sandbox(&spec).await.map_err(chain)?;
         let ips = if spec.host_network {
             self.0.config.addresses.clone()
@@ -86,7 +88,7 @@ impl Agent {
         };
         let hostname = &sandbox.spec.hostname;
         let host = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let hosts = files::hosts(want, &ips, hostname, &self.0.config.dns.domain, &host("/etc/hosts"));
+        let hosts = files::hosts(want, &ips, &self.0.config.dns.domain, &host("/etc/hosts"));
         let resolv = files::resolv(want, &self.0.config.dns, &host("/etc/resolv.conf"));
         let uid = pod::uid(want);
         for (name, text) in [("hosts", hosts), ("hostname", format!("{hostname}\n")), ("resolv.conf", resolv)] {
@@ -142,9 +144,17 @@ impl Agent {
                 let ended = Ended { attempt, since: None, at, code: Some(128), signal: None, reason, message };
                 Outcome::NotStarted(name.into(), ended)
             }
+            Err(Refused::Image(failure)) => {
+                self.0.events.warning(about, "Failed", format!("Error: {}", failure.message));
+                Outcome::NoImage(name.into(), attempt, failure)
+            }
             Err(Refused::Before(failure)) => {
                 self.0.events.warning(about, "Failed", format!("Error: {}", failure.message));
-                let _ = self.0.images.discard(&pod::id(scene.uid(), name, attempt)).await;
+                let id = pod::id(scene.uid(), name, attempt);
+                // It may run all the same: a helper that is killed after a start answers nobody.
+                if self.0.runtime.list().await.is_ok_and(|all| all.iter().all(|c| c.spec.id != id)) {
+                    let _ = self.0.images.discard(&id).await;
+                }
                 Outcome::Started { name: name.into(), attempt, hash, result: Err(failure) }
             }
         }
@@ -159,10 +169,10 @@ impl Agent {
             self.snapshot(c.image.as_deref().unwrap_or_default(), &id),
         );
         let referred = referred.map_err(Refused::Before)?;
-        let (image, snapshot) = image.map_err(|e| error("CreateContainerError", e))?;
-        let hostname = files::hostname(want, &self.0.config.node_name);
-        let base = spec::base_env(&self.0.config, c, &image, &hostname);
-        let env = env::build(&self.facts(scene), c, &referred, base).map_err(Refused::Before)?;
+        let gone = |message| Refused::Image(Failure { reason: "CreateContainerError", message });
+        let (image, snapshot) = image.map_err(gone)?;
+        let services = spec::service_env(&self.0.config);
+        let env = env::build(&self.facts(scene), c, &referred, services).map_err(Refused::Before)?;
         let mounts = self.mounts(want, c, attempt, &env).await.map_err(|e| error("CreateContainerConfigError", e))?;
         let parts = spec::Parts { attempt, image: &image, snapshot, env, mounts };
         let spec = spec::container(&self.0.config, want, c, parts).map_err(Refused::Before)?;
@@ -209,26 +219,22 @@ impl Agent {
             let lookup = |name: &str| env.iter().find(|e| e.0 == name).map(|e| e.1.clone());
             let mut all = mounts::mounts(&volumes, &want, &c, &lookup)?;
             let uid = pod::uid(&want);
+            let fixed = c.security_context.as_ref().and_then(|s| s.read_only_root_filesystem) == Some(true);
             let taken = |path: &str| all.iter().any(|m| m.destination.as_os_str() == path);
             let mut own = vec![];
             for (name, path) in
                 [("hosts", "/etc/hosts"), ("hostname", "/etc/hostname"), ("resolv.conf", "/etc/resolv.conf")]
             {
                 if !taken(path) {
-                    own.push((volumes.file(uid, name, None, 0o644), path.to_string()));
+                    own.push((volumes.file(uid, name, None, 0o644), path.to_string(), fixed));
                 }
             }
             let message = c.termination_message_path.clone().filter(|p| !p.is_empty());
             let message = message.unwrap_or_else(|| "/dev/termination-log".into());
-            own.push((volumes.file(uid, &termination_file(&c.name, attempt), None, 0o666), message));
-            for (source, destination) in own {
+            own.push((volumes.file(uid, &termination_file(&c.name, attempt), None, 0o666), message, false));
+            for (source, destination, read_only) in own {
                 let source = source.map_err(|e| e.to_string())?;
-                all.push(Mount {
-                    source,
-                    destination: destination.into(),
-                    read_only: false,
-                    receive_propagation: false,
-                });
+                all.push(Mount { source, destination: destination.into(), read_only, receive_propagation: false });
             }
             Ok(all)
         };
@@ -239,7 +245,10 @@ impl Agent {
         let hook = pod::container(&scene.want, name).and_then(|(_, c)| c.lifecycle.as_ref()?.post_start.clone());
         let Some(hook) = hook else { return Ok(()) };
         let id = pod::id(scene.uid(), name, attempt);
-        probe::hook(self, scene, name, &id, &hook).await.map_err(|e| {
+        // Nothing else limits it.
+        let ran = tokio::time::timeout(POST_START, probe::hook(self, scene, name, &id, &hook)).await;
+        let ran = ran.unwrap_or_else(|_| Err(format!("not done within {}s", POST_START.as_secs())));
+        ran.map_err(|e| {
             let text = format!("PostStartHook failed: {e}");
             self.0.events.warning(events::about(&scene.want, Some(name)), "FailedPostStartHook", text);
             format!("Container {name} failed its postStart hook: {e}")
@@ -373,6 +382,8 @@ impl Agent {
 enum Refused {
     /// Before anything ran.
     Before(Failure),
+    /// Its image is not as it was.
+    Image(Failure),
     /// The program itself.
     Program(String),
 }

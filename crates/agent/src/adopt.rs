@@ -34,6 +34,8 @@ pub fn observed(want: &Pod, found: Found, now: Timestamp) -> Observed {
     }
     let cleaned = over && found.sandbox.is_none() && instances.is_empty();
     let lost = found.sandbox.is_none();
+    // Before a container stands in it, a sandbox may be half made: it is made again, which changes nothing that is there.
+    let sandbox = found.sandbox.filter(|_| !instances.is_empty());
     let containers = pod::containers(want)
         .map(|(role, c)| {
             let all = instances.remove(&c.name).unwrap_or_default();
@@ -42,7 +44,7 @@ pub fn observed(want: &Pod, found: Found, now: Timestamp) -> Observed {
         .collect();
     Observed {
         since: Some(start.unwrap_or(now)),
-        sandbox: found.sandbox.map_or(Stage::Absent, Stage::Ready),
+        sandbox: sandbox.map_or(Stage::Absent, Stage::Ready),
         containers,
         cleaned,
         ..Observed::default()
@@ -226,6 +228,13 @@ mod tests {
         let containers = vec![instance("c", 2, exited(Some(7)))];
         let (seen, _) = next(&want, Found { sandbox: Some(vec![]), containers });
         assert!(matches!(&seen.container("c").state, State::Exited(e) if e.code == Some(7)));
+    }
+
+    #[test]
+    fn a_sandbox_without_containers_is_finished() {
+        let want = pod(json!({"phase": "Pending"}), "Always");
+        let (_, steps) = next(&want, Found { sandbox: Some(vec!["10.0.0.2".parse().unwrap()]), containers: vec![] });
+        assert!(steps.contains(&Step::Sandbox), "{steps:?}");
     }
 
     #[test]

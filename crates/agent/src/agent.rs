@@ -24,6 +24,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use volumes::Volumes;
 
 use crate::{
+    act::chain,
     admit::{self, Demand},
     adopt::{self, Found},
     config::Config,
@@ -33,7 +34,7 @@ use crate::{
     mounts::Tokens,
     node,
     objects::Objects,
-    observe::{Ended, Failure, Observed, Outcome, State},
+    observe::{Ended, Failure, Observed, Outcome, Seen, State},
     pod, spec,
 };
 
@@ -159,12 +160,19 @@ impl Agent {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
+        // Before a pod is adopted: layers that no container stands on are from before a reboot, and what was written to
+        // them may be torn. An instance that is started anew would take them for its own.
+        let known = self.uids();
+        let stand: BTreeSet<String> = found.values().flat_map(|f| &f.containers).map(|c| c.spec.id.clone()).collect();
+        let gone =
+            |uid: &str, name: &str, attempt| !known.contains(uid) && !stand.contains(&pod::id(uid, name, attempt));
+        housekeeping::discard(self, gone).await;
         let listed: BTreeSet<String> = pods.iter().map(|p| pod::uid(p).to_string()).collect();
         for pod in pods {
             let host = found.remove(pod::uid(&pod));
             self.want(pod, Some(host.unwrap_or_default()));
         }
-        let known: BTreeSet<String> = self.lock(&self.0.pods).keys().cloned().collect();
+        let known = self.uids();
         for uid in known.difference(&listed) {
             self.learn(uid, Outcome::Absent);
         }
@@ -175,7 +183,10 @@ impl Agent {
             }
         }
         let live: BTreeSet<String> = known.union(&listed).cloned().collect();
-        housekeeping::collect(self, &live).await;
+        if let Err(e) = self.0.network.collect(&live).await {
+            tracing::warn!("collect addresses: {}", chain(e));
+        }
+        housekeeping::collect(self).await;
     }
 
     /// What the host has, by pod uid.
@@ -298,6 +309,11 @@ impl Agent {
         self.lock(&self.0.pods).get_mut(uid).map(look)
     }
 
+    /// Uids of all pods of this node.
+    pub(crate) fn uids(&self) -> BTreeSet<String> {
+        self.lock(&self.0.pods).keys().cloned().collect()
+    }
+
     /// All pods of this node.
     pub(crate) fn scenes(&self) -> Vec<Scene> {
         self.lock(&self.0.pods).values().map(Scene::of).collect()
@@ -417,12 +433,17 @@ pub(crate) struct Scene {
     pub ips: Arc<[std::net::IpAddr]>,
     pub tokens: Arc<Tokens>,
     pub remains: Arc<BTreeMap<String, (u32, BTreeSet<u32>)>>,
+    pub running: Arc<[(String, u32)]>,
     pub ready: bool,
 }
 
 impl Scene {
-    fn of(entry: &Entry) -> Self {
+    pub fn of(entry: &Entry) -> Self {
+        let running = |(name, seen): (&String, &Seen)| {
+            matches!(seen.state, State::Running { .. }).then(|| (name.clone(), seen.attempt))
+        };
         Self {
+            running: entry.seen.containers.iter().filter_map(running).collect(),
             want: entry.want.clone(),
             ips: entry.seen.sandbox.ready().map(|ips| ips.as_slice()).unwrap_or_default().into(),
             tokens: entry.tokens.clone(),

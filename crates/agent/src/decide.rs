@@ -28,7 +28,7 @@ pub enum Step {
     /// Run the preStop hook, then send the stop signal.
     Stop { container: String, grace: Duration, why: String },
     /// Bring the time of the kill forward: nothing to carry out.
-    Hurry { container: String, deadline: Timestamp },
+    Hurry { container: String, grace: Duration },
     /// Send SIGKILL.
     Kill { container: String },
     /// Probe once; the next one is due a period later.
@@ -387,7 +387,8 @@ impl Planner<'_> {
             }
             alive_later = true;
         }
-        let busy = seen.doing.iter().any(|w| !matches!(w, Work::Report | Work::Forget(_)));
+        // A pull writes to nothing of the pod's: a registry that takes its time shall not keep the pod.
+        let busy = seen.doing.iter().any(|w| !matches!(w, Work::Report | Work::Forget(_) | Work::Pull(_)));
         if alive_later || busy {
             return;
         }
@@ -419,11 +420,11 @@ impl Planner<'_> {
         let deleted = self.want.metadata.deletion_timestamp.is_some();
         for (name, known) in &self.seen.containers {
             if let (Some(stop), State::Running { .. }) = (&known.stop, &known.state) {
-                let sooner = pod::after(stop.since, pod::grace(self.want));
+                let grace = pod::grace(self.want);
                 if self.due(stop.deadline) {
                     self.push(Step::Kill { container: name.clone() });
-                } else if deleted && sooner < stop.deadline && pod::grace(self.want).is_zero() {
-                    self.plan.steps.push(Step::Hurry { container: name.clone(), deadline: self.now });
+                } else if deleted && grace < stop.grace {
+                    self.plan.steps.push(Step::Hurry { container: name.clone(), grace });
                 }
             }
             let old = known.remains.iter().find(|a| **a < known.attempt);

@@ -40,22 +40,30 @@ fn references(container: &Container) -> Vec<(Source, String)> {
     all
 }
 
-/// The environment: `base` (the image's and the node's), then `envFrom`, then `env`, later ones winning, `$(NAME)`
-/// expanded by what stands before.
+fn set(env: &mut Vec<(String, String)>, name: &str, value: String) {
+    match env.iter_mut().find(|e| e.0 == name) {
+        Some(entry) => entry.1 = value,
+        None => env.push((name.into(), value)),
+    }
+}
+
+/// All of both, `own` winning.
+pub fn merge(base: Vec<(String, String)>, own: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut env = Vec::with_capacity(base.len() + own.len());
+    for (name, value) in base.into_iter().chain(own) {
+        set(&mut env, &name, value);
+    }
+    env
+}
+
+/// The environment: `services`, then `envFrom`, then `env`, later ones winning, `$(NAME)` expanded by what stands before.
 pub fn build(
     facts: &Facts<'_>,
     container: &Container,
     referred: &Referred,
-    base: Vec<(String, String)>,
+    services: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>, Failure> {
-    let mut env: Vec<(String, String)> = Vec::new();
-    let set = |env: &mut Vec<(String, String)>, name: &str, value: String| match env.iter_mut().find(|e| e.0 == name) {
-        Some(entry) => entry.1 = value,
-        None => env.push((name.into(), value)),
-    };
-    for (name, value) in base {
-        set(&mut env, &name, value);
-    }
+    let mut env = services;
     let namespace = pod::namespace(facts.pod);
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
@@ -221,6 +229,13 @@ mod tests {
         .unwrap();
         let env: Vec<String> = env.into_iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(env, ["PATH=/bin", "P_a=1", "P_b=own", "X=1$(LATER)", "LATER=l", "N=p", "K=1"]);
+    }
+
+    #[test]
+    fn what_a_definition_says_wins() {
+        let pair = |k: &str, v: &str| (k.to_string(), v.to_string());
+        let image = vec![pair("PATH", "/bin"), pair("A", "1")];
+        assert_eq!(merge(image, vec![pair("A", "2")]), [pair("PATH", "/bin"), pair("A", "2")]);
     }
 
     #[test]

@@ -7,23 +7,36 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::{config::Dns, pod};
 
 /// Longest host name of Linux.
-const HOST_NAME_MAX: usize = 63;
+const HOST_NAME_MAX: usize = 64;
 
 /// The first line of a pod's own `/etc/hosts`, by which others tell it from a node's.
 const MANAGED: &str = "# Kubernetes-managed hosts file.";
 
 /// The pod's host name.
-pub fn hostname(pod: &Pod, node: &str) -> String {
+///
+/// # Errors
+/// When the pod wants its full name for it and that is too long.
+pub fn hostname(pod: &Pod, node: &str, domain: &str) -> Result<String, String> {
     let spec = pod::spec(pod);
     if spec.host_network == Some(true) {
-        return node.to_string();
+        return Ok(node.to_string());
     }
+    let short = short(pod);
+    if spec.subdomain.is_none() || spec.set_hostname_as_fqdn != Some(true) {
+        return Ok(short);
+    }
+    let full = fqdn(pod, &short, domain);
+    if full.len() > HOST_NAME_MAX {
+        return Err(format!("setHostnameAsFQDN: {full} is longer than the {HOST_NAME_MAX} characters of a host name"));
+    }
+    Ok(full)
+}
+
+/// A pod's name can be longer than a label: then it is cut, as upstream does.
+fn short(pod: &Pod) -> String {
+    let spec = pod::spec(pod);
     let name = spec.hostname_override.as_deref().or(spec.hostname.as_deref()).unwrap_or(pod::name(pod));
-    let full = match (&spec.subdomain, spec.set_hostname_as_fqdn) {
-        (Some(_), Some(true)) => fqdn(pod, name, "cluster.local"),
-        _ => name.to_string(),
-    };
-    full.chars().take(HOST_NAME_MAX).collect::<String>().trim_end_matches(['-', '.']).into()
+    name.chars().take(HOST_NAME_MAX - 1).collect::<String>().trim_end_matches(['-', '.']).into()
 }
 
 fn fqdn(pod: &Pod, name: &str, domain: &str) -> String {
@@ -32,16 +45,16 @@ fn fqdn(pod: &Pod, name: &str, domain: &str) -> String {
 }
 
 /// `/etc/hosts`; `host` is the node's own, for pods on the host's network.
-pub fn hosts(pod: &Pod, ips: &[IpAddr], hostname: &str, domain: &str, host: &str) -> String {
-    let spec = pod::spec(pod);
+pub fn hosts(pod: &Pod, ips: &[IpAddr], domain: &str, host: &str) -> String {
+    let (spec, name) = (pod::spec(pod), short(pod));
     let mut text = if spec.host_network == Some(true) {
         host.to_string()
     } else {
         let mut text = format!("{MANAGED}\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         for ip in ips {
             match &spec.subdomain {
-                Some(_) => text.push_str(&format!("{ip}\t{}\t{hostname}\n", fqdn(pod, hostname, domain))),
-                None => text.push_str(&format!("{ip}\t{hostname}\n")),
+                Some(_) => text.push_str(&format!("{ip}\t{}\t{name}\n", fqdn(pod, &name, domain))),
+                None => text.push_str(&format!("{ip}\t{name}\n")),
             }
         }
         text
@@ -164,10 +177,17 @@ mod tests {
     #[test]
     fn own_name() {
         let p = pod(json!({"containers": [], "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}));
-        let text = self::hosts(&p, &["10.0.0.2".parse().unwrap()], &hostname(&p, "node"), "cluster.local", "");
+        let text = self::hosts(&p, &["10.0.0.2".parse().unwrap()], "cluster.local", "");
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n"), "{text}");
         assert!(text.ends_with("10.0.0.2\tweb\n1.2.3.4\ta\tb\n"), "{text}");
-        assert_eq!(hostname(&pod(json!({"containers": [], "hostNetwork": true})), "node"), "node");
+        let name = |spec| hostname(&pod(spec), "node", "c.l");
+        assert_eq!(name(json!({"containers": [], "hostNetwork": true})).unwrap(), "node");
+        let mut full = json!({"containers": [], "subdomain": "s", "setHostnameAsFQDN": true});
+        assert_eq!(name(full.clone()).unwrap(), "web.s.n.svc.c.l");
+        let text = self::hosts(&pod(full.clone()), &["10.0.0.2".parse().unwrap()], "c.l", "");
+        assert!(text.ends_with("10.0.0.2\tweb.s.n.svc.c.l\tweb\n"), "{text}");
+        full["hostname"] = json!("x".repeat(60));
+        assert!(name(full).is_err(), "never cut in silence");
     }
 
     proptest::proptest! {

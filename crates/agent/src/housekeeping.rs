@@ -1,19 +1,17 @@
 //! What is due from time to time: measuring, evicting, refreshing, rotating, collecting.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use volumes::Medium;
 
 use crate::{
     act::chain,
     agent::{Agent, Scene},
     events, logs, mounts,
-    observe::Failure,
+    observe::{Failure, Outcome},
     pod, spec,
 };
 
@@ -24,28 +22,66 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// How often images and remains are collected.
 const COLLECT: Duration = Duration::from_secs(300);
 
-/// Runs until dropped.
+/// Pods measured at the same time, and how long each may take.
+const SIDE_BY_SIDE: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs until dropped. Loops of their own: what is slow for one pod holds up nothing else.
 pub(crate) async fn run(agent: &Agent) {
-    let mut ticks = interval(MEASURE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut refreshed, mut collected) = (Instant::now(), Instant::now());
+    tokio::join!(measuring(agent), rotating(agent), refreshing(agent), collecting(agent));
+}
+
+async fn measuring(agent: &Agent) {
+    let mut due = every(MEASURE);
     loop {
-        ticks.tick().await;
-        let scenes = agent.scenes();
-        for scene in scenes.iter().filter(|s| s.ready) {
-            measure(agent, scene).await;
-            rotate(agent, scene).await;
+        due.tick().await;
+        let ready = agent.scenes().into_iter().filter(|s| s.ready && limited(&s.want));
+        stream::iter(ready).for_each_concurrent(SIDE_BY_SIDE, |scene| measure(agent.clone(), scene)).await;
+    }
+}
+
+async fn rotating(agent: &Agent) {
+    let mut due = every(MEASURE);
+    loop {
+        due.tick().await;
+        for scene in agent.scenes() {
+            rotate(agent, &scene).await;
         }
-        if refreshed.elapsed() >= REFRESH {
-            refreshed = Instant::now();
-            for scene in scenes.iter().filter(|s| s.ready && has_projected(&s.want)) {
-                let _ = agent.make_volumes(scene, true).await;
-            }
+    }
+}
+
+async fn refreshing(agent: &Agent) {
+    let mut due = every(REFRESH);
+    loop {
+        due.tick().await;
+        for scene in agent.scenes().into_iter().filter(|s| has_projected(&s.want)) {
+            refresh(agent, scene.uid()).await;
         }
-        if collected.elapsed() >= COLLECT {
-            collected = Instant::now();
-            collect_images(agent).await;
-        }
+    }
+}
+
+async fn collecting(agent: &Agent) {
+    let mut due = every(COLLECT);
+    loop {
+        due.tick().await;
+        collect(agent).await;
+        collect_images(agent).await;
+    }
+}
+
+/// Ticks for the first time after a period.
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Brings a pod's files from the API up to date, unless it is about to be cleaned up by now.
+async fn refresh(agent: &Agent, uid: &str) {
+    let begun = agent.with(uid, |entry| entry.seen.begin_refresh().then(|| Scene::of(entry)));
+    if let Some(scene) = begun.flatten() {
+        let _ = agent.make_volumes(&scene, true).await;
+        agent.learn(uid, Outcome::Refreshed);
     }
 }
 
@@ -53,28 +89,37 @@ fn has_projected(pod: &Pod) -> bool {
     pod::spec(pod).volumes.iter().flatten().any(mounts::is_projected)
 }
 
-/// Removes what belongs to no pod of `live`: addresses, volumes, writable layers. Each fault is told; none stops the rest.
-pub(crate) async fn collect(agent: &Agent, live: &BTreeSet<String>) {
+/// Removes what belongs to no pod, or to no instance that is known: volumes, writable layers, logs. What is here is listed
+/// first and the pods are asked for then, since a pod is known before anything of it is made. Each fault is told; none
+/// stops the rest.
+pub(crate) async fn collect(agent: &Agent) {
     let inner = &agent.0;
-    if let Err(e) = inner.network.collect(live).await {
-        tracing::warn!("collect addresses: {}", chain(e));
+    let (volumes, logs, live) = (inner.volumes.clone(), inner.config.logs.clone(), agent.clone());
+    let work = move || {
+        let done = volumes.collect(|| live.uids());
+        logs::collect(&logs, || live.uids());
+        done.map_err(|e| e.to_string())
+    };
+    if let Err(e) = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string())) {
+        tracing::warn!("collect volumes: {e}");
     }
-    let (volumes, keep) = (inner.volumes.clone(), live.clone());
-    match tokio::task::spawn_blocking(move || volumes.collect(&keep)).await {
-        Ok(Err(e)) => tracing::warn!("collect volumes: {e}"),
-        Err(e) => tracing::warn!("collect volumes: {e}"),
-        Ok(Ok(())) => {}
-    }
-    for id in inner.images.snapshots().await.unwrap_or_default() {
-        if let Some((uid, ..)) = pod::parse_id(&id)
-            && !live.contains(uid)
-            && let Err(e) = inner.images.discard(&id).await
+    discard(agent, |uid, name, attempt| {
+        let kept = agent.with(uid, |entry| entry.seen.container(name).remains.contains(&attempt));
+        kept != Some(true)
+    })
+    .await;
+}
+
+/// Discards the writable layers of instances that are gone.
+pub(crate) async fn discard(agent: &Agent, gone: impl Fn(&str, &str, u32) -> bool) {
+    for id in agent.0.images.snapshots().await.unwrap_or_default() {
+        if let Some((uid, name, attempt)) = pod::parse_id(&id)
+            && gone(uid, name, attempt)
+            && let Err(e) = agent.0.images.discard(&id).await
         {
             tracing::warn!("discard {id}: {}", chain(e));
         }
     }
-    let (logs, keep) = (inner.config.logs.clone(), live.clone());
-    let _ = tokio::task::spawn_blocking(move || logs::collect(&logs, &keep)).await;
 }
 
 async fn collect_images(agent: &Agent) {
@@ -94,11 +139,8 @@ async fn collect_images(agent: &Agent) {
 }
 
 /// Evicts a pod that uses more local storage than it may.
-async fn measure(agent: &Agent, scene: &Scene) {
-    if !limited(&scene.want) {
-        return;
-    }
-    if let Some(why) = excess(agent, scene).await {
+async fn measure(agent: Agent, scene: Scene) {
+    if let Some(why) = excess(&agent, &scene).await {
         let evicted = agent.with(scene.uid(), |entry| {
             let first = entry.seen.evicted.is_none() && !entry.seen.cleaned;
             entry.seen.evicted.get_or_insert_with(|| Failure { reason: "Evicted", message: why.clone() });
@@ -124,19 +166,18 @@ fn limit(c: &Container) -> Option<u64> {
 
 async fn excess(agent: &Agent, scene: &Scene) -> Option<String> {
     let (want, uid) = (&scene.want, scene.uid());
-    let mut total = 0u64;
+    let until = std::time::Instant::now() + PATIENCE;
+    // Containers have them mounted for writing: not to count them would be CVE-2020-8557.
+    let (volumes, id) = (agent.0.volumes.clone(), uid.to_string());
+    let files = tokio::task::spawn_blocking(move || volumes.files_usage(&id, until)).await.ok()?;
+    let mut total = files.unwrap_or(0);
     for volume in pod::spec(want).volumes.iter().flatten() {
         let Some(dir) = &volume.empty_dir else { continue };
         let medium = mounts::medium(want, dir.medium.as_deref(), dir.size_limit.as_ref());
         let (volumes, id, name) = (agent.0.volumes.clone(), uid.to_string(), volume.name.clone());
-        let used = tokio::task::spawn_blocking(move || volumes.empty_dir_usage(&id, &name, medium)).await.ok()?;
+        let used = move || volumes.empty_dir_usage(&id, &name, medium, until);
+        let used = tokio::task::spawn_blocking(used).await.ok()?.unwrap_or(0);
         let most = dir.size_limit.as_ref().and_then(pod::quantity).and_then(|q| u64::try_from(q.units()).ok());
-        let used = match used {
-            Ok(used) => used,
-            // Nested too deep to be measured: counts as over any limit.
-            Err(volumes::Error::TooDeep(_)) => u64::MAX / 2,
-            Err(_) => 0,
-        };
         if let (Some(most), Some(text)) = (most.filter(|m| used > *m), dir.size_limit.as_ref()) {
             let _ = most;
             return Some(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, text.0));
@@ -148,9 +189,10 @@ async fn excess(agent: &Agent, scene: &Scene) -> Option<String> {
     let mut most = Some(0u64);
     for (role, c) in pod::containers(want) {
         let attempt = scene.remains.get(&c.name).map_or(0, |r| r.0);
-        let layer = agent.0.images.usage(&pod::id(uid, &c.name, attempt)).await.map_or(0, |u| u.bytes);
+        let layer = agent.0.images.usage(&pod::id(uid, &c.name, attempt), until).await.map_or(0, |u| u.bytes);
         let log = spec::log(&agent.0.config.logs, want, &c.name, attempt);
-        let used = layer.saturating_add(log.parent().map_or(0, |d| volumes::usage(d).unwrap_or(0)));
+        let logs = log.parent().map(|d| walk::usage(d, until).unwrap_or_default().bytes).unwrap_or(0);
+        let used = layer.saturating_add(logs);
         if let Some(limit) = limit(c).filter(|l| used > *l) {
             let text = c.resources.as_ref().and_then(|r| r.limits.as_ref()?.get(STORAGE)).map(|q| q.0.clone());
             let text = text.unwrap_or_else(|| limit.to_string());
@@ -169,7 +211,7 @@ async fn excess(agent: &Agent, scene: &Scene) -> Option<String> {
 }
 
 async fn rotate(agent: &Agent, scene: &Scene) {
-    for (name, (attempt, _)) in scene.remains.iter() {
+    for (name, attempt) in scene.running.iter() {
         let log = spec::log(&agent.0.config.logs, &scene.want, name, *attempt);
         match logs::rotate(&log, jiff::Timestamp::now()) {
             Ok(false) => {}

@@ -36,9 +36,11 @@ pub struct Query {
     pub stream: Option<Vec<u8>>,
 }
 
-/// Puts a log aside when it is long; true if so, and then the runtime must reopen it. The oldest ones go.
+/// Puts the log of a running container aside when it is long. True if none is there then, and the runtime must reopen it:
+/// also when someone was killed who had just put it aside. The oldest ones go.
 pub fn rotate(log: &Path, now: Timestamp) -> io::Result<bool> {
     match fs::symlink_metadata(log) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Ok(meta) if meta.is_file() && meta.len() >= ROTATE_AT => {}
         _ => return Ok(false),
     }
@@ -78,9 +80,12 @@ pub fn remove(log: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the logs of pods that are not `live`. Directories that are not named as ours are left alone.
-pub fn collect(logs: &Path, live: &BTreeSet<String>) {
-    for entry in fs::read_dir(logs).into_iter().flatten().flatten() {
+/// Removes the logs of pods that `live`, which is asked after they were listed, does not name. Directories that are not
+/// named as ours are left alone.
+pub fn collect(logs: &Path, live: impl FnOnce() -> BTreeSet<String>) {
+    let here: Vec<_> = fs::read_dir(logs).into_iter().flatten().flatten().collect();
+    let live = live();
+    for entry in here {
         let name = entry.file_name();
         let uid = name.to_str().filter(|n| n.matches('_').count() == 2).and_then(|n| n.rsplit('_').next());
         if let Some(uid) = uid
@@ -312,6 +317,8 @@ mod tests {
         fs::write(&log, "x").unwrap();
         assert!(!rotate(&log, Timestamp::UNIX_EPOCH).unwrap());
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), KEEP);
+        fs::remove_file(&log).unwrap();
+        assert!(rotate(&log, Timestamp::UNIX_EPOCH).unwrap(), "put aside by someone who was killed then");
         remove(&log).unwrap();
         assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), 0);
     }

@@ -48,13 +48,19 @@ pub fn is_projected(volume: &Volume) -> bool {
 }
 
 impl Maker<'_> {
-    /// Makes all volumes of the pod, or (`refresh`) brings those up to date that come from the API.
+    /// Makes all volumes of the pod up to the first that fails, or (`refresh`) brings those up to date that come from the
+    /// API: each for itself.
     pub async fn make(&self, facts: &Facts<'_>, refresh: bool, now: Timestamp) -> Result<()> {
+        let mut faults = vec![];
         for volume in pod::spec(facts.pod).volumes.iter().flatten().filter(|v| !refresh || is_projected(v)) {
-            let made = self.one(facts, volume, now).await;
-            made.map_err(|e| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name))?;
+            if let Err(e) = self.one(facts, volume, now).await {
+                faults.push(format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name));
+                if !refresh {
+                    break;
+                }
+            }
         }
-        Ok(())
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 
     async fn one(&self, facts: &Facts<'_>, volume: &Volume, now: Timestamp) -> Result<()> {
@@ -298,5 +304,41 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> volumes::Result<T> +
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(e) => Err(e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Capacity;
+
+    /// An API that knows no objects.
+    fn nothing() -> Client {
+        let answer = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no"});
+        let router =
+            axum::Router::new().fallback(async move || (axum::http::StatusCode::NOT_FOUND, axum::Json(answer)));
+        Client::new(router, "default")
+    }
+
+    #[tokio::test]
+    async fn a_refresh_goes_on_past_what_fails() {
+        let tmp = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(&tmp.path().join("state"), &tmp.path().join("run")).unwrap();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u", "name": "p", "namespace": "n"},
+            "spec": {"containers": [], "volumes": [{"name": "gone", "configMap": {"name": "m"}},
+                {"name": "own", "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}}))
+        .unwrap();
+        let facts = Facts { pod: &pod, ips: &[], host_ips: &[], node: "x", capacity: Capacity::default() };
+        let (client, tokens) = (nothing(), Tokens::default());
+        let objects = Objects::new(client.clone());
+        let maker = Maker { client: &client, objects: &objects, volumes: &volumes, ca: None, tokens: &tokens };
+        let own = || std::fs::read_to_string(volumes.projected("u", "own").unwrap().join("name"));
+        let error = maker.make(&facts, false, Timestamp::now()).await.unwrap_err();
+        assert!(error.contains("\"gone\"") && own().is_err(), "{error}");
+        assert!(maker.make(&facts, true, Timestamp::now()).await.is_err());
+        assert_eq!(own().unwrap(), "p");
+        volumes.close().unwrap();
     }
 }

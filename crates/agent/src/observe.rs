@@ -211,6 +211,8 @@ pub struct Probing {
 pub struct Stop {
     /// Since when.
     pub since: Timestamp,
+    /// How long it was given.
+    pub grace: Duration,
     /// When it is killed.
     pub deadline: Timestamp,
 }
@@ -222,6 +224,8 @@ pub enum Outcome {
     Sandbox(Result<Vec<IpAddr>, Failure>),
     /// The volumes.
     Volumes(Result<(), Failure>),
+    /// The volumes' files from the API were brought up to date, or not: those from before stay.
+    Refreshed,
     /// How far the pull of a container's image is, in words.
     Pulling(String, String),
     /// A container's image.
@@ -237,6 +241,8 @@ pub enum Outcome {
         /// Since when, or why not.
         result: Result<Timestamp, Failure>,
     },
+    /// A container could not be started, for its image is not (wholly) here any more.
+    NoImage(String, u32, Failure),
     /// A container's program could not be started.
     NotStarted(String, Ended),
     /// A container ended.
@@ -247,8 +253,8 @@ pub enum Outcome {
     Signalled(String),
     /// SIGKILL was sent.
     Killed(String),
-    /// A probe found this.
-    Probed(String, u32, ProbeKind, Result<(), String>),
+    /// A probe succeeded, or failed; `None` when it could not be made, which says nothing of the container.
+    Probed(String, u32, ProbeKind, Option<bool>),
     /// The remains of an instance are gone.
     Forgotten(String, u32),
     /// The status was written, with this essence.
@@ -280,11 +286,12 @@ impl Observed {
         match step {
             Step::Stop { container, grace, .. } => {
                 let deadline = pod::after(now, *grace);
-                self.seen(container).stop = Some(Stop { since: now, deadline });
+                self.seen(container).stop = Some(Stop { since: now, grace: *grace, deadline });
             }
-            Step::Hurry { container, deadline } => {
+            Step::Hurry { container, grace } => {
                 if let Some(stop) = &mut self.seen(container).stop {
-                    stop.deadline = *deadline;
+                    stop.grace = *grace;
+                    stop.deadline = stop.deadline.min(pod::after(stop.since, *grace));
                 }
                 return;
             }
@@ -326,6 +333,13 @@ impl Observed {
             Outcome::Volumes(result) => {
                 self.doing.remove(&Work::Volumes);
                 self.volumes.set(result, now);
+            }
+            Outcome::Refreshed => {
+                self.doing.remove(&Work::Volumes);
+            }
+            Outcome::NoImage(name, attempt, failure) => {
+                self.started(&name, attempt, Err(failure), now);
+                self.seen(&name).image = Stage::Absent;
             }
             Outcome::Pulling(name, far) => {
                 if self.doing.contains(&Work::Pull(name.clone())) {
@@ -388,6 +402,12 @@ impl Observed {
         }
     }
 
+    /// Notes that the volumes are about to be refreshed; false when there is nothing to refresh, or not any more.
+    pub fn begin_refresh(&mut self) -> bool {
+        let there = self.volumes.ready().is_some() && !self.cleaned && !self.doing.contains(&Work::Clean);
+        there && self.doing.insert(Work::Volumes)
+    }
+
     fn seen(&mut self, name: &str) -> &mut Seen {
         self.containers.entry(name.into()).or_default()
     }
@@ -423,8 +443,8 @@ impl Observed {
                 };
                 *seen = fresh;
             }
+            // Something of it may remain: the runtime's answer can have been lost.
             Err(failure) => {
-                seen.remains.remove(&attempt);
                 seen.error = Some(match &seen.error {
                     Some(before) => before.again(failure, now),
                     None => Trouble::new(failure, now),
@@ -468,7 +488,7 @@ impl Observed {
         }
     }
 
-    fn probed(&mut self, want: &Pod, name: &str, attempt: u32, kind: ProbeKind, result: Result<(), String>) {
+    fn probed(&mut self, want: &Pod, name: &str, attempt: u32, kind: ProbeKind, result: Option<bool>) {
         let Some(probe) = pod::container(want, name).and_then(|(_, c)| kind.of(c)) else { return };
         let at_least = |n: Option<i32>, default| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(default).max(1);
         let seen = self.seen(name);
@@ -477,13 +497,14 @@ impl Observed {
         }
         let probing = seen.probes.entry(kind).or_default();
         match result {
-            Ok(()) => {
+            None => {}
+            Some(true) => {
                 (probing.good, probing.bad) = (probing.good.saturating_add(1), 0);
                 if probing.good >= at_least(probe.success_threshold, 1) {
                     probing.verdict = Some(true);
                 }
             }
-            Err(_) => {
+            Some(false) => {
                 (probing.good, probing.bad) = (0, probing.bad.saturating_add(1));
                 if probing.bad >= at_least(probe.failure_threshold, 3) {
                     probing.verdict = Some(false);

@@ -20,76 +20,95 @@ use crate::{
 /// What of a probe's output is kept.
 const OUTPUT: u64 = 10 * 1024;
 const REDIRECTS: usize = 10;
-/// A hook without a limit of its own (postStart) must end some time.
-const HOOK: Duration = Duration::from_secs(300);
 
-type Result<T> = std::result::Result<T, String>;
+type Result<T, E = String> = std::result::Result<T, E>;
 
-impl Agent {
-    /// Probes once. A failure is told as an event.
-    pub(crate) async fn probe(&self, scene: &Scene, name: &str, attempt: u32, kind: ProbeKind) -> Result<()> {
-        let Some((_, c)) = pod::container(&scene.want, name) else { return Ok(()) };
-        let Some(p) = kind.of(c) else { return Ok(()) };
-        let id = pod::id(scene.uid(), name, attempt);
-        let result = once(self, c, &id, &scene.ips, p).await;
-        if let Err(why) = &result {
-            let text = format!("{} probe failed: {why}", kind.title());
-            self.0.events.warning(events::about(&scene.want, Some(name)), "Unhealthy", text);
+/// Why a probe or hook did not succeed.
+enum Fault {
+    /// The container's doing.
+    Failed(String),
+    /// It could not be tried: says nothing of the container.
+    Untried(String),
+}
+
+impl Fault {
+    fn text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Untried(text) => text,
         }
-        result
     }
 }
 
-async fn once(agent: &Agent, c: &Container, id: &str, ips: &[IpAddr], p: &Probe) -> Result<()> {
+impl Agent {
+    /// Probes once, see [`crate::observe::Outcome::Probed`]. A failure is told as an event.
+    pub(crate) async fn probe(&self, scene: &Scene, name: &str, attempt: u32, kind: ProbeKind) -> Option<bool> {
+        let (_, c) = pod::container(&scene.want, name)?;
+        let p = kind.of(c)?;
+        let id = pod::id(scene.uid(), name, attempt);
+        let (verdict, how, why) = match once(self, c, &id, &scene.ips, p).await {
+            Ok(()) => return Some(true),
+            Err(Fault::Failed(why)) => (Some(false), "failed", why),
+            Err(Fault::Untried(why)) => (None, "could not be made", why),
+        };
+        let text = format!("{} probe {how}: {why}", kind.title());
+        self.0.events.warning(events::about(&scene.want, Some(name)), "Unhealthy", text);
+        verdict
+    }
+}
+
+async fn once(agent: &Agent, c: &Container, id: &str, ips: &[IpAddr], p: &Probe) -> Result<(), Fault> {
     let limit = pod::seconds(p.timeout_seconds.unwrap_or(1).max(1).into());
-    let ip = ips.first().copied().ok_or("the pod has no address yet");
+    let ip = ips.first().copied().ok_or_else(|| Fault::Untried("the pod has no address yet".into()));
     let probing = async {
         if let Some(e) = &p.exec {
             return exec(agent, id, e.command.as_deref().unwrap_or_default()).await;
         }
         if let Some(get) = &p.http_get {
-            return http_get(c, ip?, get).await;
+            let uri = uri(c, ip?, get).map_err(Fault::Untried)?;
+            return http_get(uri, get).await.map_err(Fault::Failed);
         }
         if let Some(tcp) = &p.tcp_socket {
-            let (host, port) = (address(tcp.host.as_deref(), ip?), port(c, &tcp.port)?);
-            return TcpStream::connect((host.as_str(), port))
-                .await
-                .map(drop)
-                .map_err(|e| format!("dial tcp {host}:{port}: {e}"));
+            let (host, port) = (address(tcp.host.as_deref(), ip?), port(c, &tcp.port).map_err(Fault::Untried)?);
+            let dialled = TcpStream::connect((host.as_str(), port)).await.map(drop);
+            return dialled.map_err(|e| Fault::Failed(format!("dial tcp {host}:{port}: {e}")));
         }
         if let Some(grpc) = &p.grpc {
-            let port = u16::try_from(grpc.port).map_err(|e| e.to_string())?;
-            return health(ip?, port, grpc.service.as_deref().unwrap_or_default()).await;
+            let port = u16::try_from(grpc.port).map_err(|e| Fault::Untried(e.to_string()))?;
+            let service = grpc.service.as_deref().unwrap_or_default();
+            return health(ip?, port, service).await.map_err(Fault::Failed);
         }
         Ok(())
     };
     match timeout(limit, probing).await {
         Ok(result) => result,
-        Err(_) => Err(format!("timed out after {}s", limit.as_secs())),
+        Err(_) => Err(Fault::Failed(format!("timed out after {}s", limit.as_secs()))),
     }
 }
 
 /// Runs a hook to its end.
 pub(crate) async fn hook(agent: &Agent, scene: &Scene, name: &str, id: &str, hook: &LifecycleHandler) -> Result<()> {
     let Some((_, c)) = pod::container(&scene.want, name) else { return Ok(()) };
-    let running = async {
-        if let Some(e) = &hook.exec {
-            return exec(agent, id, e.command.as_deref().unwrap_or_default()).await;
-        }
-        if let Some(get) = &hook.http_get {
-            return http_get(c, *scene.ips.first().ok_or("the pod has no address yet")?, get).await;
-        }
-        if let Some(sleep) = &hook.sleep {
-            tokio::time::sleep(pod::seconds(sleep.seconds)).await;
-        }
-        Ok(())
-    };
-    timeout(HOOK, running).await.unwrap_or_else(|_| Err(format!("not done within {}s", HOOK.as_secs())))
+    if let Some(e) = &hook.exec {
+        return exec(agent, id, e.command.as_deref().unwrap_or_default()).await.map_err(Fault::text);
+    }
+    if let Some(get) = &hook.http_get {
+        let uri = uri(c, *scene.ips.first().ok_or("the pod has no address yet")?, get)?;
+        // As for kubelet, any answer is one.
+        return request(&uri, get).await.map(drop).map_err(|e| format!("Get \"{uri}\": {e}"));
+    }
+    if let Some(sleep) = &hook.sleep {
+        tokio::time::sleep(pod::seconds(sleep.seconds)).await;
+    }
+    Ok(())
 }
 
-async fn exec(agent: &Agent, id: &str, command: &[String]) -> Result<()> {
+async fn exec(agent: &Agent, id: &str, command: &[String]) -> Result<(), Fault> {
     let spec = runtime::ExecSpec { args: command.to_vec(), ..runtime::ExecSpec::default() };
-    let mut process = agent.0.runtime.exec(id, &spec).await.map_err(chain)?;
+    let mut process = agent.0.runtime.exec(id, &spec).await.map_err(|e| match e {
+        // Its program is not there, or cannot be run.
+        runtime::Error::Start { why, .. } => Fault::Failed(why),
+        e => Fault::Untried(chain(e)),
+    })?;
     drop(process.stdin.take());
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let stderr = process.stderr.take();
@@ -119,13 +138,13 @@ async fn exec(agent: &Agent, id: &str, command: &[String]) -> Result<()> {
             () = &mut reading => wait.await,
         }
     };
-    match exit.map_err(chain)?.code {
+    match exit.map_err(|e| Fault::Untried(chain(e)))?.code {
         Some(0) => Ok(()),
         code => {
             out.extend(err);
             let text = String::from_utf8_lossy(&out);
             let code = code.map_or_else(|| "unknown".into(), |c| c.to_string());
-            Err(format!("command {command:?} ended with exit code {code}: {}", text.trim_end()))
+            Err(Fault::Failed(format!("command {command:?} ended with exit code {code}: {}", text.trim_end())))
         }
     }
 }
@@ -146,13 +165,16 @@ fn port(c: &Container, port: &IntOrString) -> Result<u16> {
     number.ok_or_else(|| format!("no port {port:?} in container {}", c.name))
 }
 
-async fn http_get(c: &Container, ip: IpAddr, get: &HTTPGetAction) -> Result<()> {
+fn uri(c: &Container, ip: IpAddr, get: &HTTPGetAction) -> Result<Uri> {
     let (host, port) = (address(get.host.as_deref(), ip), port(c, &get.port)?);
     let path = get.path.as_deref().unwrap_or("/");
     let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
     let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
     let host_text = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let mut uri: Uri = format!("{scheme}://{host_text}:{port}{path}").parse().map_err(|e| format!("{path}: {e}"))?;
+    format!("{scheme}://{host_text}:{port}{path}").parse().map_err(|e| format!("{path}: {e}"))
+}
+
+async fn http_get(mut uri: Uri, get: &HTTPGetAction) -> Result<()> {
     let first = uri.host().unwrap_or_default().to_string();
     for _ in 0..REDIRECTS {
         let (status, location) = request(&uri, get).await.map_err(|e| format!("Get \"{uri}\": {e}"))?;

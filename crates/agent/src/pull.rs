@@ -1,8 +1,9 @@
 //! A container's image: here already, or pulled with the pod's credentials.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
 use images::{Credentials, Keyring, Progress, Reference};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::Api;
 use tokio::sync::watch;
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use crate::{
     act::chain,
     agent::Agent,
-    events,
+    decide, events,
     observe::{Failure, ImageId, Outcome},
     pod, spec,
 };
@@ -47,12 +48,25 @@ impl Agent {
             _ => {}
         }
         self.0.events.normal(about.clone(), "Pulling", format!("Pulling image \"{image}\""));
-        let credentials = self.credentials(want, &reference).await;
+        let keys = self.credentials(want, &reference).await;
         let (progress, _) = watch::channel(Progress::default());
         let start = std::time::Instant::now();
+        let pull = async {
+            let mut denied = Err(images::Error::Denied { reference: image.clone(), registry_said: String::new() });
+            for key in &keys {
+                let pulled = self.0.images.pull(&reference, key, &progress).await;
+                if !matches!(pulled, Err(images::Error::Denied { .. })) {
+                    return pulled;
+                }
+                denied = pulled;
+            }
+            denied
+        };
         let pulled = tokio::select! {
-            pulled = self.0.images.pull(&reference, &credentials, &progress) => pulled,
-            never = self.tell(pod::uid(want), name, &image, progress.subscribe()) => match never {},
+            pulled = pull => pulled,
+            () = self.tell(pod::uid(want), name, &image, progress.subscribe()) => {
+                return Err(failure("ErrImagePull", "the pod does not need it any more".into()));
+            }
         };
         match pulled {
             Ok(got) => {
@@ -75,10 +89,14 @@ impl Agent {
         }
     }
 
-    /// Tells now and then how far a pull is that takes its time.
-    async fn tell(&self, uid: &str, name: &str, image: &str, mut far: watch::Receiver<Progress>) -> Infallible {
+    /// Tells now and then how far a pull is that takes its time, and ends when the pod shall not run any more.
+    async fn tell(&self, uid: &str, name: &str, image: &str, mut far: watch::Receiver<Progress>) {
         loop {
             tokio::time::sleep(TELL).await;
+            let over = self.with(uid, |entry| decide::over(&entry.want, &entry.seen, Timestamp::now()).is_some());
+            if over != Some(false) {
+                return;
+            }
             let p = *far.borrow_and_update();
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let text = format!(
@@ -93,7 +111,7 @@ impl Agent {
     }
 
     /// The pod's imagePullSecrets, then its service account's. A secret that is missing or broken is told and passed over.
-    async fn credentials(&self, want: &Pod, reference: &Reference) -> Credentials {
+    async fn credentials(&self, want: &Pod, reference: &Reference) -> Vec<Credentials> {
         let (namespace, spec) = (pod::namespace(want), pod::spec(want));
         let mut names: Vec<String> = spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect();
         if names.is_empty() {
@@ -114,7 +132,7 @@ impl Agent {
                 None => self.unusable(want, &name, "it does not exist or holds no Docker configuration"),
             }
         }
-        ring.find(reference)
+        ring.matching(reference)
     }
 
     fn unusable(&self, want: &Pod, secret: &str, why: &str) {

@@ -48,14 +48,10 @@ pub fn qos(pod: &Pod) -> Qos {
     }
 }
 
-/// The pod's place below the instance's cgroup.
+/// The pod's place below the instance's cgroup. Side by side, whatever its class: CPU is then shared out by what each
+/// requests. A cgroup for a class would have a share of its own, to be kept at the sum of its pods'.
 pub fn cgroup(pod: &Pod) -> String {
-    let uid = pod::uid(pod);
-    match qos(pod) {
-        Qos::Guaranteed => format!("pod{uid}"),
-        Qos::Burstable => format!("burstable/pod{uid}"),
-        Qos::BestEffort => format!("besteffort/pod{uid}"),
-    }
+    format!("pod{}", pod::uid(pod))
 }
 
 /// A container's limits. `node_memory` in bytes, for the order in which the kernel kills.
@@ -154,16 +150,16 @@ mod tests {
     #[test]
     fn classes() {
         let full = json!({"cpu": "500m", "memory": "1Gi"});
-        for (resources, class, path) in [
-            (json!({}), Qos::BestEffort, "besteffort/podu"),
-            (json!({"limits": full}), Qos::Guaranteed, "podu"),
-            (json!({"limits": full, "requests": {"cpu": "0.5", "memory": "1024Mi"}}), Qos::Guaranteed, "podu"),
-            (json!({"requests": full}), Qos::Burstable, "burstable/podu"),
-            (json!({"limits": {"cpu": "1"}}), Qos::Burstable, "burstable/podu"),
+        for (resources, class) in [
+            (json!({}), Qos::BestEffort),
+            (json!({"limits": full}), Qos::Guaranteed),
+            (json!({"limits": full, "requests": {"cpu": "0.5", "memory": "1024Mi"}}), Qos::Guaranteed),
+            (json!({"requests": full}), Qos::Burstable),
+            (json!({"limits": {"cpu": "1"}}), Qos::Burstable),
         ] {
             let pod = pod(resources);
             assert_eq!(qos(&pod), class);
-            assert_eq!(cgroup(&pod), path);
+            assert_eq!(cgroup(&pod), "podu");
         }
     }
 

@@ -198,7 +198,7 @@ impl World {
             Step::Probe { container, kind, .. } => {
                 let attempt = self.seen.container(&container).attempt;
                 let well = !self.sick.contains(&kind);
-                Outcome::Probed(container, attempt, kind, if well { Ok(()) } else { Err("sick".into()) })
+                Outcome::Probed(container, attempt, kind, Some(well))
             }
             Step::Forget { container, attempt } => Outcome::Forgotten(container, attempt),
             Step::Report(_) if self.deleted => Outcome::Absent,
@@ -339,6 +339,68 @@ fn a_second_delete_without_grace_hurries() {
     w.run(11);
     assert!(w.seen.gone);
     assert_eq!(w.exits["c"].as_second(), 10);
+}
+
+#[test]
+fn a_second_delete_with_less_grace_hurries() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.deaf = true;
+    w.run(5);
+    w.delete(600);
+    w.run(10);
+    w.delete(20);
+    w.run(30);
+    assert!(w.seen.gone);
+    assert_eq!(w.exits["c"].as_second(), 25, "20 seconds after the first");
+}
+
+#[test]
+fn an_image_that_has_gone_is_pulled_again() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.run(5);
+    let ended = Ended {
+        at: w.now,
+        code: Some(1),
+        attempt: 0,
+        since: None,
+        signal: None,
+        reason: String::new(),
+        message: String::new(),
+    };
+    w.seen.learn(&w.want, Outcome::Exited("c".into(), ended), w.now);
+    w.seen.begin(&Step::Start { container: "c".into(), attempt: 1 }, w.now);
+    let gone = Failure { reason: "CreateContainerError", message: "gone".into() };
+    w.seen.learn(&w.want, Outcome::NoImage("c".into(), 1, gone), w.now);
+    let steps = decide::next(&w.want, &w.seen, w.now).steps;
+    assert!(steps.contains(&Step::Pull { container: "c".into() }), "{steps:?}");
+    w.run(60);
+    assert!(w.running("c"));
+}
+
+#[test]
+fn a_probe_that_could_not_be_made_says_nothing() {
+    let probe = json!({"exec": {"command": ["x"]}, "failureThreshold": 1});
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i", "livenessProbe": probe}]}));
+    w.run(5);
+    w.seen.learn(&w.want, Outcome::Probed("c".into(), 0, pod::ProbeKind::Liveness, None), w.now);
+    assert_eq!(w.seen.container("c").failing, None);
+    w.seen.learn(&w.want, Outcome::Probed("c".into(), 0, pod::ProbeKind::Liveness, Some(false)), w.now);
+    assert!(w.seen.container("c").failing.is_some());
+}
+
+#[test]
+fn cleaning_waits_for_a_refresh_and_not_for_a_pull() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.run(5);
+    assert!(w.seen.begin_refresh());
+    w.seen.begin(&Step::Pull { container: "c".into() }, w.now);
+    w.delete(30);
+    w.run(20);
+    assert!(!w.seen.cleaned && !w.seen.begin_refresh(), "one refresh at a time");
+    w.pending.push(Outcome::Refreshed);
+    w.run(30);
+    assert!(w.seen.gone);
+    assert!(!w.seen.begin_refresh(), "nothing is made where all was removed");
 }
 
 #[test]

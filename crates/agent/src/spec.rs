@@ -20,19 +20,22 @@ pub mod labels {
 }
 
 /// The sandbox of a pod.
-pub fn sandbox(config: &Config, pod: &Pod) -> SandboxSpec {
+///
+/// # Errors
+/// When it cannot have the host name that it asks for.
+pub fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
     let spec = pod::spec(pod);
     let sysctls = spec.security_context.iter().filter_map(|s| s.sysctls.as_ref()).flatten();
-    SandboxSpec {
+    Ok(SandboxSpec {
         id: pod::uid(pod).into(),
-        hostname: files::hostname(pod, &config.node_name),
+        hostname: files::hostname(pod, &config.node_name, &config.dns.domain)?,
         host_network: spec.host_network.unwrap_or(false),
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
         sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
         cgroup: resources::cgroup(pod),
         resources: resources::sandbox(pod, config.pids),
-    }
+    })
 }
 
 /// What a container needs beside its own definition.
@@ -43,7 +46,7 @@ pub struct Parts<'a> {
     pub image: &'a Image,
     /// Its writable layer.
     pub snapshot: Snapshot,
-    /// Its environment, complete.
+    /// The environment that its definition gives it.
     pub env: Vec<(String, String)>,
     /// Its mounts.
     pub mounts: Vec<Mount>,
@@ -72,13 +75,17 @@ pub fn container(config: &Config, pod: &Pod, c: &Container, parts: Parts<'_>) ->
             message: "no command specified: neither the container nor its image names one; set command".into(),
         });
     }
+    let hostname = files::hostname(pod, &config.node_name, &config.dns.domain)
+        .map_err(|message| Failure { reason: "CreateContainerError", message })?;
+    // References in the definition lead to the definition only, not to what the image says.
+    let env = env::merge(base_env(c, parts.image, &hostname), parts.env);
     let cwd = c.working_dir.clone().filter(|d| !d.is_empty()).or_else(|| image.working_dir().clone());
     Ok(ContainerSpec {
         id: pod::id(pod::uid(pod), &c.name, parts.attempt),
         sandbox: pod::uid(pod).into(),
         rootfs: Rootfs { lower: parts.snapshot.lower, upper: parts.snapshot.upper, work: parts.snapshot.work },
         args: words,
-        env: parts.env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        env: env.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         cwd: cwd.filter(|d| !d.is_empty()).unwrap_or_else(|| "/".into()).into(),
         user: security::user(pod, c, image.user().as_deref().unwrap_or_default()),
         terminal: c.tty.unwrap_or(false),
@@ -118,8 +125,8 @@ pub fn log(logs: &Path, pod: &Pod, container: &str, attempt: u32) -> PathBuf {
     log_dir(logs, pod).join(container).join(format!("{attempt}.log"))
 }
 
-/// The environment that comes before the container's own.
-pub fn base_env(config: &Config, c: &Container, image: &Image, hostname: &str) -> Vec<(String, String)> {
+/// The environment that an image and its place in a pod give.
+fn base_env(c: &Container, image: &Image, hostname: &str) -> Vec<(String, String)> {
     let own = image.config.config().as_ref().and_then(|c| c.env().clone()).unwrap_or_default();
     let mut env: Vec<(String, String)> =
         own.iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
@@ -130,10 +137,15 @@ pub fn base_env(config: &Config, c: &Container, image: &Image, hostname: &str) -
     if c.tty == Some(true) && !env.iter().any(|(k, _)| k == "TERM") {
         env.push(("TERM".into(), "xterm".into()));
     }
-    if let Some((host, port)) = &config.api {
-        env.push(("KUBERNETES_SERVICE_HOST".into(), host.clone()));
-        env.push(("KUBERNETES_SERVICE_PORT".into(), port.to_string()));
-        env.push(("KUBERNETES_SERVICE_PORT_HTTPS".into(), port.to_string()));
-    }
     env
+}
+
+/// Where the API is.
+pub fn service_env(config: &Config) -> Vec<(String, String)> {
+    let Some((host, port)) = &config.api else { return vec![] };
+    vec![
+        ("KUBERNETES_SERVICE_HOST".into(), host.clone()),
+        ("KUBERNETES_SERVICE_PORT".into(), port.to_string()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS".into(), port.to_string()),
+    ]
 }

@@ -4,7 +4,6 @@ use crate::{
     content::{Store, at, entries},
     digest::Digest,
     error::Result,
-    walk,
 };
 use std::{
     collections::HashSet,

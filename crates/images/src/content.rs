@@ -22,7 +22,6 @@ use crate::{
     layer::{self, Expected, Limits},
     registry::verify,
     unpack::Unpacked,
-    walk,
 };
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open, syncfs};
 use serde::{Serialize, de::DeserializeOwned};

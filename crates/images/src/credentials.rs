@@ -62,11 +62,19 @@ impl Keyring {
         self.0.extend(other.0);
     }
 
-    /// The credentials whose key matches most closely: same host (a `*` stands for one label or part of one), same port,
-    /// longest path. Anonymous if none does.
+    /// The credentials whose keys match, the closest first: same host (a `*` stands for one label or part of one), same port,
+    /// longest path. Only anonymous if none does. To be tried in turn as long as access is denied.
+    pub fn matching(&self, reference: &Reference) -> Vec<Credentials> {
+        let mut all: Vec<_> = self.0.iter().filter(|(p, _)| p.matches(reference)).collect();
+        all.sort_by_key(|(p, _)| std::cmp::Reverse(p.weight()));
+        let mut keys: Vec<Credentials> = all.into_iter().map(|(_, c)| c.clone()).collect();
+        keys.dedup();
+        if keys.is_empty() { vec![Credentials::Anonymous] } else { keys }
+    }
+
+    /// The closest of [`Keyring::matching`].
     pub fn find(&self, reference: &Reference) -> Credentials {
-        let best = self.0.iter().rev().filter(|(p, _)| p.matches(reference)).max_by_key(|(p, _)| p.weight());
-        best.map(|(_, c)| c.clone()).unwrap_or_default()
+        self.matching(reference).swap_remove(0)
     }
 }
 
@@ -188,6 +196,10 @@ mod tests {
         ] {
             assert_eq!(user(&ring, reference), want, "{reference}");
         }
+        let all = |reference: &str| {
+            ring.matching(&reference.parse().unwrap()).iter().map(|c| format!("{c:?}")).collect::<Vec<_>>()
+        };
+        assert_eq!(all("reg.io/team/a"), vec!["Basic(team, …)".to_string(), "Basic(reg, …)".into()]);
         let Credentials::Basic { password, .. } = ring.find(&"busybox".parse().unwrap()) else { panic!() };
         assert_eq!(password, "a:b");
     }

@@ -34,7 +34,7 @@ pub fn layer(bytes: &[u8], dir: &Path) {
     }
     let found = std::fs::read_dir(dir).expect("it is there").count();
     assert_eq!(found, 1, "something outside the layer");
-    crate::walk::remove_path(&into).expect("it can be removed");
+    walk::remove_path(&into).expect("it can be removed");
 }
 
 /// An archive of images, as far as it is read before its layers; `dir` takes the file.

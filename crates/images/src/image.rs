@@ -80,7 +80,7 @@ impl Store {
         for path in implied {
             if let Some((mode, uid, gid)) = merged::attributes(&telling, path)
                 && (mode, uid, gid) != (0o755, 0, 0)
-                && matches!(merged::find(&paths, path), Ok(merged::Found::Present(s)) if crate::walk::is_dir(s.st_mode))
+                && matches!(merged::find(&paths, path), Ok(merged::Found::Present(s)) if walk::is_dir(s.st_mode))
             {
                 directories.push((path.clone(), mode, uid, gid));
             }

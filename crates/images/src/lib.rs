@@ -26,7 +26,6 @@ mod reference;
 mod registry;
 mod snapshot;
 mod unpack;
-mod walk;
 
 pub use collect::{Collected, Policy};
 pub use credentials::Keyring;
@@ -43,7 +42,7 @@ use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::watch;
 
@@ -56,9 +55,9 @@ pub struct Config {
     pub mirrors: Vec<Mirror>,
     /// Certificate authorities for registries, besides the host's own; PEM.
     pub ca: Option<String>,
-    /// Layers fetched and unpacked at a time, over all pulls.
+    /// Layers fetched and unpacked at a time, over all pulls from a registry.
     pub parallel: usize,
-    /// How long a registry may send nothing.
+    /// How long a registry may send nothing; next to nothing for three times as long.
     pub stall: Duration,
     /// What a layer may take.
     pub limits: Limits,
@@ -109,7 +108,7 @@ impl Images {
 
     /// Asks the registry what `reference` is now, fetches what is missing of it and keeps it, durably.
     ///
-    /// Pulls of the same image with the same credentials are one; a layer wanted by several pulls is fetched once. Dropping
+    /// Pulls of the same image with the same credentials are one; a layer wanted by several pulls from a registry is fetched once. Dropping
     /// the future of the last one who waits ends the pull; layers finished by then are kept for the next.
     ///
     /// # Errors
@@ -193,10 +192,11 @@ impl Images {
         blocking(move || store.discard_snapshot(&id)).await
     }
 
-    /// What the writable layer `id` takes: one `stat` a file. Files that are deleted but still open are not seen.
-    pub async fn usage(&self, id: &str) -> Result<Usage> {
+    /// What the writable layer `id` takes, as [`walk::usage`] counts it: one `stat` a file. Files that are deleted but still
+    /// open are not seen.
+    pub async fn usage(&self, id: &str, until: Instant) -> Result<Usage> {
         let (store, id) = (self.store.clone(), id.to_string());
-        blocking(move || store.usage(&id)).await
+        blocking(move || store.usage(&id, until)).await
     }
 
     /// Removes images as `policy` says, and whatever belongs to no image and no snapshot. `in_use` holds image ids.

@@ -1,9 +1,6 @@
 //! Looks into an image's layers as overlay would merge them, without mounting them and without following a symlink.
 
-use crate::{
-    error::{Error, Result},
-    walk,
-};
+use crate::error::{Error, Result};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, openat, statat},
     io::Errno,

@@ -31,8 +31,11 @@ pub struct Puller {
     registries: Registries,
     pub platform: Platform,
     pub limits: Limits,
-    slots: Semaphore,
-    layers: Keyed<Digest>,
+    /// How many layers of a registry are fetched and unpacked at a time. By registry, as all that waits is: one that takes
+    /// its time shall hold up nobody else.
+    parallel: usize,
+    slots: Keyed<String, Semaphore>,
+    layers: Keyed<(String, Digest), tokio::sync::Mutex<()>>,
     flights: Mutex<HashMap<Key, Flight>>,
 }
 
@@ -49,7 +52,8 @@ impl Puller {
             registries: Registries::new(config),
             platform: config.platform.clone(),
             limits: config.limits,
-            slots: Semaphore::new(config.parallel.max(1)),
+            parallel: config.parallel.max(1),
+            slots: Keyed::default(),
             layers: Keyed::default(),
             flights: Mutex::default(),
         }
@@ -194,11 +198,11 @@ impl Puller {
         blob: &Descriptor,
         progress: &watch::Sender<Progress>,
     ) -> Result<()> {
-        let _only = self.layers.lock(&expected.diff_id).await;
+        let _only = self.only(session.registry(), expected).await;
         if self.store.find_layer(&expected.diff_id)?.is_some() {
             progress.send_modify(|p| p.done += blob.size);
         } else {
-            let _slot = self.slots.acquire().await;
+            let _slot = self.slot(session.registry()).await;
             let (chunks, source) = mpsc::channel(CHUNKS);
             let download = session.download(blob, chunks, |n| progress.send_modify(|p| p.done += n));
             let unpack = self.unpack(expected, move || Chunks { source, current: Bytes::new() });
@@ -216,12 +220,22 @@ impl Puller {
         expected: &Expected,
         source: impl FnOnce() -> R + Send + 'static,
     ) -> Result<()> {
-        let _only = self.layers.lock(&expected.diff_id).await;
+        let _only = self.only("", expected).await;
         if self.store.find_layer(&expected.diff_id)?.is_some() {
             return Ok(());
         }
-        let _slot = self.slots.acquire().await;
+        let _slot = self.slot("").await;
         self.unpack(expected, source).await
+    }
+
+    async fn only(&self, registry: &str, expected: &Expected) -> tokio::sync::OwnedMutexGuard<()> {
+        let key = (registry.to_string(), expected.diff_id.clone());
+        self.layers.get(&key, Default::default).lock_owned().await
+    }
+
+    async fn slot(&self, registry: &str) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let slots = self.slots.get(&registry.to_string(), || Semaphore::new(self.parallel));
+        slots.acquire_owned().await.ok()
     }
 
     async fn unpack<R: BufRead>(&self, expected: &Expected, source: impl FnOnce() -> R + Send + 'static) -> Result<()> {
@@ -330,26 +344,22 @@ impl Read for Chunks {
 
 /// A lock for each key, kept only while someone holds or awaits it.
 #[derive(Debug)]
-struct Keyed<K>(Mutex<HashMap<K, Weak<tokio::sync::Mutex<()>>>>);
+struct Keyed<K, L>(Mutex<HashMap<K, Weak<L>>>);
 
-impl<K> Default for Keyed<K> {
+impl<K, L> Default for Keyed<K, L> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Hash + Eq + Clone> Keyed<K> {
-    async fn lock(&self, key: &K) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
-            locks.retain(|_, lock| lock.strong_count() > 0);
-            let held = locks.get(key).and_then(Weak::upgrade);
-            held.unwrap_or_else(|| {
-                let lock = Arc::default();
-                locks.insert(key.clone(), Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
+impl<K: Hash + Eq + Clone, L> Keyed<K, L> {
+    fn get(&self, key: &K, new: impl FnOnce() -> L) -> Arc<L> {
+        let mut locks = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        locks.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let lock = Arc::new(new());
+            locks.insert(key.clone(), Arc::downgrade(&lock));
+            lock
+        })
     }
 }

@@ -20,7 +20,7 @@ use reqwest::{
 use std::{
     net::IpAddr,
     sync::{Mutex, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 const TRIES: u32 = 5;
 /// What counts as progress: a registry that sends a byte per connection must not hold us for ever.
 const PROGRESS: u64 = 64 << 10;
+/// So many stall times of waiting must bring that much, or all of something small.
+const WINDOWS: u32 = 3;
 
 /// HTTP clients, made when first needed: root certificates are megabytes that an idle node does without.
 #[derive(Debug, Default)]
@@ -143,6 +145,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// The registry's name.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
     /// A manifest or index, with the media type the registry gives it. Its digest is the caller's to check.
     pub async fn manifest(&self, tag_or_digest: &str) -> Result<(Bytes, String)> {
         let answer = self.get(&format!("manifests/{tag_or_digest}"), 0).await?;
@@ -177,12 +184,14 @@ impl Session {
     /// When the registry failed five times without sending anything of weight in between.
     pub async fn download(&self, blob: &Descriptor, into: mpsc::Sender<Bytes>, mut got: impl FnMut(u64)) -> Result<()> {
         let (mut at, mut failures, mut since) = (0, 0, 0);
+        let (mut waited, mut mark) = (Duration::ZERO, 0);
         while at < blob.size {
             let broken = match self.get(&format!("blobs/{}", blob.digest), at).await {
                 Ok(answer) => {
                     let mut skip = if answer.status() == StatusCode::PARTIAL_CONTENT { 0 } else { at };
                     let mut answer = answer;
                     loop {
+                        let asked = Instant::now();
                         match answer.chunk().await {
                             Ok(Some(mut chunk)) => {
                                 let drop = skip.min(chunk.len() as u64);
@@ -195,6 +204,13 @@ impl Session {
                                         expected: format!("{} bytes", blob.size),
                                         found: "more".into(),
                                     });
+                                }
+                                waited += asked.elapsed();
+                                if waited >= WINDOWS * self.stall && at < blob.size {
+                                    if at - mark < PROGRESS {
+                                        return Err(Error::Stalled { registry: self.registry.clone(), after: waited });
+                                    }
+                                    (waited, mark) = (Duration::ZERO, at);
                                 }
                                 got(chunk.len() as u64);
                                 if !chunk.is_empty() && into.send(chunk).await.is_err() {
@@ -315,7 +331,13 @@ impl Session {
         }
     }
 
-    async fn body(&self, mut answer: Response, limit: u64, what: &str) -> Result<Bytes> {
+    async fn body(&self, answer: Response, limit: u64, what: &str) -> Result<Bytes> {
+        let after = WINDOWS * self.stall;
+        let stalled = |_| Err(Error::Stalled { registry: self.registry.clone(), after });
+        tokio::time::timeout(after, self.whole(answer, limit, what)).await.unwrap_or_else(stalled)
+    }
+
+    async fn whole(&self, mut answer: Response, limit: u64, what: &str) -> Result<Bytes> {
         let mut bytes = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(|e| self.transport(&e))? {
             if (bytes.len() + chunk.len()) as u64 > limit {

@@ -6,11 +6,9 @@ use crate::{
     digest::Digest,
     error::{Error, Result},
     image::Record,
-    walk::{self, Usage},
 };
 use rustix::{
     fs::{Mode, chmodat, chownat},
-    io::Errno,
     process::{Gid, Uid},
 };
 use serde::{Deserialize, Serialize};
@@ -18,7 +16,9 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
+    time::Instant,
 };
+use walk::Usage;
 
 /// What a snapshot stands on.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,17 +98,10 @@ impl Store {
         }
     }
 
-    /// What a writable layer takes.
-    pub fn usage(&self, id: &str) -> Result<Usage> {
+    /// What a writable layer takes, as far as it is counted by `until`.
+    pub fn usage(&self, id: &str, until: Instant) -> Result<Usage> {
         let upper = self.snapshot_dir(id)?.join("fs");
-        // A container can move directories under our feet; then the walk begins anew.
-        for _ in 0..3 {
-            match walk::open(&upper).and_then(walk::usage) {
-                Err(Errno::AGAIN) => {}
-                walked => return walked.map_err(|e| at(&upper, e)),
-            }
-        }
-        Err(at(&upper, Errno::AGAIN))
+        walk::usage(&upper, until).map_err(|e| at(&upper, e))
     }
 
     /// DiffIDs of layers that snapshots stand on.

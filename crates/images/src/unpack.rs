@@ -7,7 +7,6 @@
 use crate::{
     entry::{Attributes, Entry, Kind},
     error::{Error, Result},
-    walk,
 };
 use rustix::{
     fd::{AsFd, OwnedFd},

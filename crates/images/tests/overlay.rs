@@ -8,6 +8,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     process::Command,
+    time::{Duration, Instant},
 };
 
 async fn load(place: &Place, layers: Vec<Tar>) -> Image {
@@ -213,9 +214,9 @@ async fn snapshots_are_the_containers_own() {
     for bad in ["", "..", ".x", "a/b", "a\0", &"x".repeat(129)] {
         assert!(matches!(place.images.prepare(&image, bad).await, Err(Error::Snapshot { .. })), "{bad:?}");
     }
-    assert_eq!(place.images.usage("one").await.unwrap().inodes, 0);
+    assert_eq!(place.images.usage("one", Instant::now() + Duration::from_secs(60)).await.unwrap().inodes, 0);
     mounted(&place, &one, "echo changed > f; mkdir d; head -c 100000 /dev/zero > d/big; ln d/big d/same");
-    let usage = place.images.usage("one").await.unwrap();
+    let usage = place.images.usage("one", Instant::now() + Duration::from_secs(60)).await.unwrap();
     assert!(usage.inodes == 3 && (100_000..130_000).contains(&usage.bytes), "{usage:?}");
     assert_eq!(mounted(&place, &two, "cat f; ls"), "1f\n");
     assert_eq!(mounted(&place, &one, "cat f"), "changed\n", "it outlives the mount");

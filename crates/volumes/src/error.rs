@@ -24,9 +24,6 @@ pub enum Error {
     /// The subPath does not exist in a volume that cannot be written.
     #[error("subPath {0:?} does not exist in the volume")]
     NoSubPath(String),
-    /// A tree that is too deep to be measured.
-    #[error("{0} is nested deeper than {max} directories", max = crate::usage::DEEPEST)]
-    TooDeep(String),
     /// A mount is still there, so nothing below it was removed.
     #[error("{0} is still mounted; not removed")]
     Mounted(String),

@@ -19,15 +19,16 @@ mod project;
 mod subpath;
 mod teardown;
 mod tree;
-mod usage;
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::Instant,
+};
 
 pub use empty::Medium;
 pub use error::{Error, Faults, Result};
 pub use host::{HostKind, host_path};
 pub use project::{File, Projection};
-pub use usage::usage;
 
 use error::At;
 
@@ -49,7 +50,10 @@ impl Volumes {
         for dir in [&pods, &memory, &secrets] {
             tree::make_private(dir)?;
         }
-        tree::ensure_tmpfs(&secrets)?;
+        // Its own, with its own limit, though `run` may be one already: tenants' secrets shall not fill the host's.
+        if !tree::is_mount(&secrets)? {
+            tree::mount_tmpfs(&secrets, "mode=750,size=10%".into())?;
+        }
         Ok(Self { pods, secrets, memory })
     }
 
@@ -80,6 +84,12 @@ impl Volumes {
             file.write_all(bytes).at("write", &path)?;
         }
         Ok(path)
+    }
+
+    /// Bytes that a pod's single files hold: containers may write to them.
+    pub fn files_usage(&self, pod: &str, until: Instant) -> Result<u64> {
+        let files = self.disk(pod)?.join("files");
+        Ok(walk::usage(&files, until).at("measure", &files)?.bytes)
     }
 
     /// Where [`Volumes::file`] puts a file.

@@ -33,10 +33,12 @@ impl Volumes {
         faults.into_result()
     }
 
-    /// Tears down every pod but `live`.
-    pub fn collect(&self, live: &BTreeSet<String>) -> std::result::Result<(), Faults> {
+    /// Tears down every pod but those that `live` names. It is asked after what is here was listed: what is made
+    /// meanwhile is not touched.
+    pub fn collect(&self, live: impl FnOnce() -> BTreeSet<String>) -> std::result::Result<(), Faults> {
         let mut faults = Faults::default();
-        for pod in self.pods()?.difference(live) {
+        let here = self.pods()?;
+        for pod in here.difference(&live()) {
             if let Err(Faults(more)) = self.teardown(pod) {
                 faults.0.extend(more);
             }
@@ -110,8 +112,30 @@ fn mount_point(line: &[u8]) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use rustix::fs::{Mode, OFlags, mkdirat, openat};
+
     use super::*;
     use crate::{File, Medium, Projection};
+
+    #[test]
+    fn a_tree_deeper_than_descriptors_goes() {
+        // tmpfs: ext4 takes milliseconds to remove a directory. It is also what `/run` is on most hosts.
+        let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
+        let v = Volumes::open(&tmp.path().join("state"), &tmp.path().join("run")).unwrap();
+        assert!(tree::is_mount(&v.secrets).unwrap(), "secrets have a tmpfs of their own, not the host's");
+        let top = v.empty_dir("u", "deep", Medium::Disk, None).unwrap();
+        let mut here = std::os::fd::OwnedFd::from(fs::File::open(&top).unwrap());
+        for _ in 0..20_000 {
+            mkdirat(&here, c"d", Mode::RWXU).unwrap();
+            here = openat(&here, c"d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        drop(here);
+        v.teardown("u").unwrap();
+        assert!(!top.exists());
+        v.close().unwrap();
+    }
 
     #[test]
     fn everything_goes_and_again_is_done() {
@@ -120,7 +144,7 @@ mod tests {
         for pod in ["a", "b"] {
             let mem = v.empty_dir(pod, "mem", Medium::Memory(Some(1 << 20)), Some(5)).unwrap();
             assert!(fs::write(mem.join("big"), vec![0; 2 << 20]).is_err(), "the tmpfs has its limit");
-            assert!(v.empty_dir_usage(pod, "mem", Medium::Memory(None)).unwrap() > 1 << 19);
+            assert!(v.empty_dir_usage(pod, "mem", Medium::Memory(None), Instant::now()).unwrap() > 1 << 19);
             let disk = v.empty_dir(pod, "disk", Medium::Disk, None).unwrap();
             std::os::unix::fs::symlink("/etc", disk.join("etc")).unwrap();
             v.sub_path(pod, "c", 0, &disk, "sub", true).unwrap();
@@ -132,7 +156,7 @@ mod tests {
         v.teardown("a").unwrap();
         v.teardown("a").unwrap();
         assert_eq!(v.pods().unwrap(), ["b".to_string()].into());
-        v.collect(&BTreeSet::new()).unwrap();
+        v.collect(BTreeSet::new).unwrap();
         assert!(v.pods().unwrap().is_empty());
         assert!(Path::new("/etc/passwd").exists());
         v.close().unwrap();

@@ -7,14 +7,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, StatFs},
+    fs::Gid,
     mount::{MountFlags, MountPropagationFlags},
 };
 
 use crate::{Result, error::At};
-
-/// `TMPFS_MAGIC` of `statfs(2)`.
-const TMPFS: i64 = 0x0102_1994;
 
 /// A directory (with its parents) that only root may enter.
 pub(crate) fn make_private(dir: &Path) -> Result<()> {
@@ -39,25 +36,19 @@ pub(crate) fn give(dir: &Path, group: Option<u32>, mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// Mounts a private tmpfs of `size` bytes (`None`: the kernel's default, half of memory).
-pub(crate) fn mount_tmpfs(dir: &Path, mode: u32, size: Option<u64>) -> Result<()> {
-    let mut data = format!("mode={mode:o}");
-    if let Some(size) = size {
-        data.push_str(&format!(",size={size}"));
-    }
-    let data = std::ffi::CString::new(data).expect("digits only");
+/// Mounts a private tmpfs with these options, see tmpfs(5).
+pub(crate) fn mount_tmpfs(dir: &Path, options: String) -> Result<()> {
+    let data = std::ffi::CString::new(options).expect("ours hold no NUL");
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("tmpfs", dir, "tmpfs", flags, data.as_c_str()).at("mount a tmpfs on", dir)?;
     rustix::mount::mount_change(dir, MountPropagationFlags::PRIVATE).at("make private", dir)
 }
 
-/// Makes sure that what is written to `dir` stays in memory.
-pub(crate) fn ensure_tmpfs(dir: &Path) -> Result<()> {
-    if is_tmpfs(dir)? { Ok(()) } else { mount_tmpfs(dir, 0o750, None) }
-}
-
+#[cfg(test)]
 pub(crate) fn is_tmpfs(dir: &Path) -> Result<bool> {
-    let stat: StatFs = rustix::fs::statfs(dir).at("stat", dir)?;
+    /// `TMPFS_MAGIC` of `statfs(2)`.
+    const TMPFS: i64 = 0x0102_1994;
+    let stat = rustix::fs::statfs(dir).at("stat", dir)?;
     Ok(stat.f_type as i64 == TMPFS)
 }
 
@@ -69,10 +60,5 @@ pub(crate) fn is_mount(dir: &Path) -> Result<bool> {
 
 /// Removes a tree; absent is done. Symlinks are removed, not followed.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e).at("stat", path),
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path).at("remove", path),
-        Ok(_) => fs::remove_file(path).at("remove", path),
-    }
+    walk::remove_path(path).at("remove", path)
 }

@@ -44,11 +44,13 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// Then hold the connection instead of closing it.
     pub stall: bool,
+    /// Send the rest a byte at a time.
+    pub trickle: bool,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![], body: body.into(), length: None, cut: None, stall: false }
+        Self { status, headers: vec![], body: body.into(), length: None, cut: None, stall: false, trickle: false }
     }
 }
 
@@ -125,6 +127,12 @@ async fn serve(
     out.extend(b"\r\n");
     out.extend_from_slice(&reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())]);
     stream.write_all(&out).await.ok()?;
+    if reply.trickle {
+        for byte in &reply.body[reply.cut.unwrap_or(0)..] {
+            stream.write_all(&[*byte]).await.ok()?;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
     if reply.stall {
         // Until the other side gives up.
         while stream.read_u8().await.is_ok() {}

@@ -122,7 +122,7 @@ async fn network(host: &Host) -> Result<()> {
 
 fn volumes(host: &Host) -> Result<()> {
     let volumes = Volumes::open(&host.state(), &host.run())?;
-    volumes.collect(&BTreeSet::new())?;
+    volumes.collect(BTreeSet::new)?;
     Ok(volumes.close()?)
 }
 
