@@ -27,7 +27,6 @@ const BESIDES: &[(&str, &str)] = &[
     ("resources but for cpu, memory and ephemeral-storage", "no node has others"),
     ("quantities beyond 2^63-1", "upstream cuts some down to it without a word"),
     ("sysctls beyond those that are safe", "they would reach beyond the pod"),
-    ("`ClusterRole.aggregationRule`", "write the rules out"),
     ("Secrets of type `kubernetes.io/service-account-token`", "use the token subresource, or a projected volume"),
     ("`!!binary` in YAML that is not text", "it has no form in JSON"),
 ];

@@ -427,7 +427,7 @@ fn other_objects_that_cannot_be() {
             "rules[0].verbs",
         ),
         (object(rbac, "ClusterRole", json!({"rules": [{"verbs": ["get"], "apiGroups": [""]}]})), "rules[0].resources"),
-        (object(rbac, "ClusterRole", json!({"aggregationRule": {}})), "aggregationRule"),
+        (object(rbac, "ClusterRole", json!({"aggregationRule": {}})), "aggregationRule.clusterRoleSelectors"),
         (object(rbac, "ClusterRoleBinding", json!({"roleRef": role})), "roleRef.kind"),
         (
             object(

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     columns::{AGE, CREATED_AT, NAME, column, items, list, wide},
-    faults::{Cause, Faults, Path},
+    faults::{Faults, Path},
     meta,
     names::{self, Rule},
     registry::{Column, Kind, Scope},
@@ -73,9 +73,14 @@ impl Typed for ClusterRole {
 
     fn validate(&self, bad: &mut Faults) {
         rules(self.rules.as_deref(), false, bad);
-        if self.aggregation_rule.is_some() {
-            let at = Path::root().field("aggregationRule");
-            bad.push(at, Cause::NotSupported, "is not served: write the rules out");
+        let Some(rule) = &self.aggregation_rule else { return };
+        let at = Path::root().field("aggregationRule").field("clusterRoleSelectors");
+        let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
+        if selectors.is_empty() {
+            bad.required(at.clone(), "must name the roles by at least one selector");
+        }
+        for (i, selector) in selectors.iter().enumerate() {
+            meta::selector(selector, &at.index(i), bad);
         }
     }
 }
