@@ -45,9 +45,6 @@ fn waits(status: &ContainerStatus, waiting: &ContainerStateWaiting, evidence: &E
             None => Chain::new(Cause::Crash, format!("container {name} ends again and again")).quoting([message]),
         },
         "PodInitializing" => Chain::new(Cause::OnItsWay, format!("container {name} waits for the init containers")),
-        "PostStartHookError" => {
-            Chain::new(Cause::Hook, format!("container {name}: its postStart hook failed")).quoting([message])
-        }
         _ => evidence.preparing(name),
     }
 }
@@ -102,8 +99,8 @@ fn ends(status: &ContainerStatus, ended: &ContainerStateTerminated, evidence: &E
         )
         .advise("raise resources.limits.memory, or find what takes the memory");
     }
-    if let Some(probe) = evidence.killed_by_probe(name) {
-        return probe;
+    if let Some(killed) = evidence.killed_by_hook(name).or_else(|| evidence.killed_by_probe(name)) {
+        return killed;
     }
     let code = match ended.reason.as_deref() {
         Some("ContainerStatusUnknown") => "in a way that nobody saw".to_owned(),

@@ -199,6 +199,14 @@ impl Evidence {
         Some(Chain::new(Cause::Killed, link).quoting([said]).advise("check what the probe asks for, and its timeouts"))
     }
 
+    /// The hook that had the container killed.
+    pub fn killed_by_hook(&self, name: &str) -> Option<Chain> {
+        let start = format!("Container {name} failed its postStart hook: ");
+        let said = self.last("Killing")?.strip_prefix(&start)?.to_owned();
+        let link = format!("container {name} was ended because its postStart hook failed");
+        Some(Chain::new(Cause::Hook, link).quoting([said]).advise("check what the hook does, and what it needs"))
+    }
+
     /// The last lines that a container printed.
     pub fn last_lines(&self, name: &str) -> Vec<String> {
         self.logs.iter().find(|(container, _)| container == name).map(|(_, lines)| lines.clone()).unwrap_or_default()

@@ -262,7 +262,17 @@ fn readiness_probe_fails() {
 
 #[test]
 fn hook_failed() {
-    assert_eq!(pod::explain(&with(waiting("PostStartHookError", "exit 3"), &[])).cause, Cause::Hook);
+    let events = [("Killing", "Container main failed its postStart hook: command [\"x\"] ended with exit code 3: no")];
+    says(
+        &pod::explain(&with(ended("Error", 143), &events)),
+        Cause::Hook,
+        r#"
+        pod/web is Pending
+          because container main waits before its next start, after 3 restarts
+            because container main was ended because its postStart hook failed
+              | command ["x"] ended with exit code 3: no
+        to do: check what the hook does, and what it needs"#,
+    );
 }
 
 #[test]
