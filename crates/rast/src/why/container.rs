@@ -99,7 +99,7 @@ fn ends(status: &ContainerStatus, ended: &ContainerStateTerminated, evidence: &E
         )
         .advise("raise resources.limits.memory, or find what takes the memory");
     }
-    if let Some(killed) = evidence.killed_by_hook(name).or_else(|| evidence.killed_by_probe(name)) {
+    if let Some(killed) = evidence.killed(name, ended) {
         return killed;
     }
     let code = match ended.reason.as_deref() {

@@ -1,6 +1,6 @@
 //! Why a pod does not run, or is not ready.
 
-use k8s_openapi::api::core::v1::{Event, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Pod, PodCondition};
 
 use super::{Cause, Chain, container};
 
@@ -185,26 +185,25 @@ impl Evidence {
         self.events.iter().rev().find(about).and_then(|e| e.message.clone())
     }
 
-    /// The probe that had the container killed.
-    pub fn killed_by_probe(&self, name: &str) -> Option<Chain> {
-        let killed = |e: &&Event| {
-            let message = e.message.as_deref().unwrap_or("");
-            e.reason.as_deref() == Some("Killing") && message.contains(name) && message.contains("probe")
+    /// The hook or probe that had the container killed in the run that `ended`; what it did to earlier runs is no cause.
+    pub fn killed(&self, name: &str, ended: &ContainerStateTerminated) -> Option<Chain> {
+        let start = format!("Container {name} failed ");
+        let within = |e: &&Event| match (&e.last_timestamp, &ended.started_at) {
+            (Some(event), Some(run)) => event.0 >= run.0,
+            _ => true,
         };
-        self.events.iter().rev().find(killed)?;
+        let mut killing = self.events.iter().rev().filter(|e| e.reason.as_deref() == Some("Killing")).filter(within);
+        let why = killing.find_map(|e| e.message.as_deref()?.strip_prefix(&start))?;
+        if let Some(said) = why.strip_prefix("its postStart hook: ") {
+            let link = format!("container {name} was ended because its postStart hook failed");
+            let chain = Chain::new(Cause::Hook, link).quoting([said.to_owned()]);
+            return Some(chain.advise("check what the hook does, and what it needs"));
+        }
         let (probe, said) =
             ["Liveness", "Startup"].iter().find_map(|probe| Some((probe, self.unhealthy(probe, name)?)))?;
         let probe = probe.to_lowercase();
         let link = format!("container {name} was ended because its {probe} probe failed");
         Some(Chain::new(Cause::Killed, link).quoting([said]).advise("check what the probe asks for, and its timeouts"))
-    }
-
-    /// The hook that had the container killed.
-    pub fn killed_by_hook(&self, name: &str) -> Option<Chain> {
-        let start = format!("Container {name} failed its postStart hook: ");
-        let said = self.last("Killing")?.strip_prefix(&start)?.to_owned();
-        let link = format!("container {name} was ended because its postStart hook failed");
-        Some(Chain::new(Cause::Hook, link).quoting([said]).advise("check what the hook does, and what it needs"))
     }
 
     /// The last lines that a container printed.

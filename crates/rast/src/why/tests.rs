@@ -245,6 +245,23 @@ fn killed_by_its_liveness_probe() {
 }
 
 #[test]
+fn what_killed_an_earlier_run_is_not_blamed() {
+    let events = [
+        ("Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"),
+        ("Killing", "Container main failed liveness probe, will be restarted"),
+    ];
+    let run = |started: &str| {
+        let mut status = ended("Error", 3);
+        status["lastState"]["terminated"]["startedAt"] = started.into();
+        let mut evidence = with(status, &events);
+        let at = serde_json::from_value(json!("2026-01-02T03:04:05Z")).unwrap();
+        evidence.events[1].last_timestamp = Some(at);
+        pod::explain(&evidence).cause
+    };
+    assert_eq!([run("2026-01-02T03:04:00Z"), run("2026-01-02T03:04:06Z")], [Cause::Killed, Cause::Crash]);
+}
+
+#[test]
 fn readiness_probe_fails() {
     let running = json!({"started": true, "state": {"running": {}}});
     let mut evidence = with(running, &[("Unhealthy", "Readiness probe failed: connection refused")]);
