@@ -244,6 +244,26 @@ fn both_families() {
 }
 
 #[test]
+fn the_ipv6_metadata_address_is_out_of_reach() {
+    host(async |_| {
+        let dir = temp();
+        let mut config = config(dir.path(), "t", "10.77.0.0/16");
+        config.pod_ranges.push("fd77::/64".parse().unwrap());
+        ip("addr add fd00:2::1/64 dev up0 nodad");
+        ip("addr add fd00:ec2::254/128 dev lo nodad");
+        // The kernel routes to a new IPv6 address a moment after it has it.
+        while !["fd00:2::1", "fd00:ec2::254"].iter().all(|ip| run("ip", "-6 route show table local").contains(ip)) {}
+        let network = Routed::open(config).await.unwrap();
+        let a = Namespace::new();
+        network.attach(&request("a", &a, &[])).await.unwrap();
+        Namespace::here().serve("[::]:81");
+        assert_eq!(ask("[fd00:ec2::254]:81").unwrap(), "fd00:ec2::254", "the host itself may");
+        assert_eq!(a.ask("[fd00:2::1]:81").unwrap(), "fd77::1", "an open port of the host");
+        assert_eq!(a.ask("[fd00:ec2::254]:81").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
 fn teardown_leaves_the_host_as_it_was() {
     host(async |world| {
         run("iptables", "-P FORWARD DROP");
