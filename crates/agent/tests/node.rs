@@ -2,10 +2,13 @@
 
 mod common;
 
-use std::time::Instant;
+use std::{fs, path::PathBuf, time::Instant};
 
-use common::{Node, eventually};
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Secret};
+use common::{Node, eventually, within};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Event, Secret},
+};
 use kube::{Api, api::PostParams};
 use runtime::Runtime;
 use serde_json::{Value, json};
@@ -35,6 +38,7 @@ async fn runs_speaks_and_goes() {
     let pod = node.until("web", "ready", ready).await;
     eprintln!("create -> Running {:?}", start.elapsed());
     assert!(pod["status"]["podIP"].as_str().unwrap().starts_with("10."));
+    assert_eq!(pod["status"]["podIPs"], json!([{"ip": pod["status"]["podIP"]}]));
     assert!(pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().starts_with("rast://"));
     for n in 0..3 {
         let start = Instant::now();
@@ -153,6 +157,125 @@ async fn too_much_storage_is_evicted() {
     let pod = node.until("p", "evicted", phase("Failed")).await;
     assert_eq!(pod["status"]["reason"], "Evicted");
     assert!(pod["status"]["message"].as_str().unwrap().contains("exceeds the limit \"1Mi\""));
+    // What counts against the limits of the containers, alone and together.
+    let four = |file: &str| format!("dd if=/dev/zero of={file} bs=1M count=4; sleep 1000");
+    let limited = |script: &str, most: &str| {
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "command": ["sh", "-c", script],
+            "resources": {"limits": {"ephemeral-storage": most}}, "volumeMounts": [{"name": "e", "mountPath": "/e"}]}],
+            "volumes": [{"name": "e", "emptyDir": {}}]})
+    };
+    let alone = "Container c exceeded its local ephemeral storage limit \"1Mi\"";
+    let together = "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi";
+    let cases = [
+        ("layer", four("/f"), "1Mi", alone),
+        ("log", "seq 200000; sleep 1000".into(), "1Mi", alone),
+        ("dir", four("/e/f"), "2Mi", together),
+    ];
+    node.create("modest", limited(&four("/f"), "100Mi")).await;
+    for (name, script, most, _) in &cases {
+        node.create(name, limited(script, most)).await;
+    }
+    for (name, _, _, why) in cases {
+        let pod = node.until(name, "evicted", phase("Failed")).await;
+        assert_eq!(pod["status"]["reason"], "Evicted");
+        assert!(pod["status"]["message"].as_str().unwrap().contains(why), "{name}: {:#}", pod["status"]);
+    }
+    node.until("modest", "ready", ready).await;
+    node.end().await;
+}
+
+/// The log files of the only container there is, oldest first.
+fn log_files(node: &Node) -> Vec<PathBuf> {
+    let below = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = below(node.dir.path().join("logs")).flat_map(|pod| below(pod.join("c"))).collect();
+    files.sort_by_key(|file| (file.ends_with("0.log"), file.clone()));
+    files
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_log_is_put_aside_and_none_of_it_is_lost() {
+    let node = Node::new().await;
+    let script = "seq 300000; while :; do echo tick; sleep 0.1; done";
+    node.create(
+        "p",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "command": ["sh", "-c", script]}]}),
+    )
+    .await;
+    let all = within(60, "the log goes on in a new file", async || {
+        let files = log_files(&node);
+        let [old, new] = &files[..] else { return Err(format!("{files:?}")) };
+        match fs::read_to_string(new).unwrap() {
+            new if new.contains(" F tick\n") => Ok(fs::read_to_string(old).unwrap() + &new),
+            new => Err(format!("{} bytes", new.len())),
+        }
+    })
+    .await;
+    let lines = all.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+    assert!(lines.eq(1..=300_000), "every line, once, in order");
+    assert_eq!(node.get("/containerLogs/default/p/c?tailLines=1").await.1, "tick\n");
+    node.end().await;
+}
+
+/// It takes the minute after which files are brought up to date.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_in_the_api_reaches_a_running_pod_and_the_lease_is_renewed() {
+    let node = Node::new().await;
+    let params = PostParams::default();
+    let (maps, secrets) = (
+        Api::<ConfigMap>::namespaced(node.client.clone(), "default"),
+        Api::<Secret>::namespaced(node.client.clone(), "default"),
+    );
+    let map =
+        |colour: &str| serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"colour": colour}})).unwrap();
+    let secret =
+        |word: &str| serde_json::from_value(json!({"metadata": {"name": "s"}, "stringData": {"word": word}})).unwrap();
+    maps.create(&params, &map("red")).await.unwrap();
+    secrets.create(&params, &secret("old")).await.unwrap();
+    let script = "say() { echo $(cat /m/colour /s/word); }; say; until say | grep -q greennew; do sleep 0.2; done; say; \
+        exec sleep 1000";
+    node.create(
+        "p",
+        json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "m", "mountPath": "/m"}, {"name": "s", "mountPath": "/s"}]}],
+            "volumes": [{"name": "m", "configMap": {"name": "m"}}, {"name": "s", "secret": {"secretName": "s"}}]}),
+    )
+    .await;
+    let says = async |seconds, want: &str| {
+        within(seconds, "the files", async || match node.logs("p", "c").await {
+            log if log == want => Ok(()),
+            log => Err(log),
+        })
+        .await;
+    };
+    says(30, "redold\n").await;
+    let leases = Api::<Lease>::namespaced(node.client.clone(), "kube-node-lease");
+    let lease = async || leases.get(&node.node).await.unwrap().spec.unwrap();
+    let first = lease().await;
+    assert_eq!((first.holder_identity.as_deref(), first.lease_duration_seconds), (Some(&*node.node), Some(40)));
+    maps.replace("m", &params, &map("green")).await.unwrap();
+    secrets.replace("s", &params, &secret("new")).await.unwrap();
+    says(120, "redold\ngreennew\n").await;
+    assert!(lease().await.renew_time.unwrap().0 > first.renew_time.unwrap().0, "the lease is renewed");
+    node.end().await;
+}
+
+/// Any other signal would be ignored for the whole grace period, which is longer than the test waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_says_how_it_is_stopped() {
+    let node = Node::new().await;
+    let script = "trap 'exit 0' USR1; echo armed; while :; do sleep 0.1; done";
+    node.create(
+        "p",
+        json!({"terminationGracePeriodSeconds": 1000, "containers": [{"name": "c", "image": "busybox:usr1",
+            "command": ["sh", "-c", script]}]}),
+    )
+    .await;
+    eventually("the trap", async || match node.logs("p", "c").await {
+        log if log == "armed\n" => Ok(()),
+        log => Err(log),
+    })
+    .await;
+    node.delete("p").await;
     node.end().await;
 }
 

@@ -46,7 +46,12 @@ pub struct Node {
 
 /// Waits until `state` gives a value; fails with what it said last, after half a minute.
 pub async fn eventually<T>(what: &str, state: impl AsyncFn() -> Result<T, String>) -> T {
-    let end = Instant::now() + Duration::from_secs(30);
+    within(30, what, state).await
+}
+
+/// [`eventually`], with another number of seconds.
+pub async fn within<T>(seconds: u64, what: &str, state: impl AsyncFn() -> Result<T, String>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         match state().await {
             Ok(value) => return value,
@@ -193,7 +198,9 @@ impl Node {
         spec["nodeName"] = self.node.clone().into();
         for list in ["containers", "initContainers"] {
             for c in spec[list].as_array_mut().into_iter().flatten() {
-                c["image"] = "busybox:test".into();
+                if c["image"].is_null() {
+                    c["image"] = "busybox:test".into();
+                }
             }
         }
         let pod = json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec});
@@ -291,14 +298,19 @@ fn archive(dir: &Path) -> PathBuf {
         layer.append_link(&mut h, format!("bin/{applet}"), "busybox").unwrap();
     }
     let layer = layer.into_inner().unwrap();
-    let config = json!({"architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))]}});
-    let manifest = json!([{"Config": "config.json", "RepoTags": ["busybox:test"], "Layers": ["layer.tar"]}]);
+    let config = |signal: &str| {
+        json!({"architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux",
+            "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "StopSignal": signal},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", hex::encode(Sha256::digest(&layer)))]}})
+        .to_string()
+    };
+    let image = |tag: &str| json!({"Config": format!("{tag}.json"), "RepoTags": [format!("busybox:{tag}")], "Layers": ["layer.tar"]});
+    let manifest = json!([image("test"), image("usr1")]);
     let path = dir.join("busybox.tar");
     let mut out = tar::Builder::new(fs::File::create(&path).unwrap());
     for (name, bytes) in [
-        ("config.json", config.to_string().into_bytes()),
+        ("test.json", config("SIGTERM").into_bytes()),
+        ("usr1.json", config("SIGUSR1").into_bytes()),
         ("layer.tar", layer),
         ("manifest.json", manifest.to_string().into_bytes()),
     ] {
