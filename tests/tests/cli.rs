@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
 };
 
@@ -15,6 +16,18 @@ fn file(instance: &Instance, name: &str, text: &str) -> PathBuf {
     let path = instance.root().join(name);
     fs::write(&path, text).expect("a file");
     path
+}
+
+/// An image of one program as `docker save` writes it.
+fn archive(dir: &Path) -> PathBuf {
+    let script = "mkdir image; cd image; tar -cf layer.tar -C /usr/bin busybox; id=$(sha256sum layer.tar | cut -d' ' -f1); \
+        echo '{\"architecture\": \"'$ARCH'\", \"os\": \"linux\", \"config\": {}, \"rootfs\": {\"type\": \"layers\", \
+        \"diff_ids\": [\"sha256:'$id'\"]}}' > config.json; echo '[{\"Config\": \"config.json\", \"RepoTags\": [\"loaded:1\"], \
+        \"Layers\": [\"layer.tar\"]}]' > manifest.json; tar -cf ../image.tar *";
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let done = Command::new("sh").args(["-euc", script]).env("ARCH", arch).current_dir(dir).status().expect("a shell");
+    assert!(done.success(), "{done}");
+    dir.join("image.tar")
 }
 
 fn text(path: &Path) -> String {
@@ -51,6 +64,14 @@ fn objects_are_planned_applied_shown_rolled_out_and_deleted() {
     assert_eq!(huge.code, 3, "{}", huge.out);
     has(&huge.out, &["! deployment.apps/web: 1 of 3 pods would not fit: 1 Insufficient memory"]);
     let map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {colour: red}\n";
+    let tried = rast.clone().input(map).ok(&["apply", "--dry-run", "-f", "-"]);
+    assert_eq!(tried, "configmap/settings created\n");
+    assert_eq!(rast.run(&["get", "configmap/settings"]).code, 4, "a dry run changes nothing");
+    let tenant = "apiVersion: v1\nkind: Namespace\nmetadata: {name: tenant}\n".to_owned();
+    let inside = map.replace("settings", "settings, namespace: tenant");
+    let planned = plan(tenant + &inside).out;
+    has(&planned, &["+ namespace/tenant would", "+ configmap/settings would be created, in the new namespace tenant"]);
+    assert_eq!(rast.run(&["get", "namespace/tenant"]).code, 4);
     assert_eq!(applied(&rast, web(2, "two") + map), "deployment.apps/web configured\nconfigmap/settings created\n");
     rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
 
@@ -76,15 +97,24 @@ fn objects_are_planned_applied_shown_rolled_out_and_deleted() {
     has(&rast.ok(&["rollout", "undo", "deployment/web"]), &["rolled back to revision 1"]);
     rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
     has(&get(&["deployment/web", "-o", "json"]), &["echo one"]);
+    let spec = |part: &str| instance.get("deployment/web").pointer(part).cloned().unwrap_or_default();
     rast.ok(&["rollout", "pause", "deployment/web"]);
+    assert_eq!(spec("/spec/paused"), true);
     rast.ok(&["rollout", "resume", "deployment/web"]);
+    assert_ne!(spec("/spec/paused"), true);
     rast.ok(&["rollout", "restart", "deployment/web"]);
+    assert!(spec("/spec/template/metadata/annotations/kubectl.kubernetes.io~1restartedAt").is_string());
     rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
     assert_eq!(rast.ok(&["scale", "deployment/web", "--replicas", "1"]), "deployment.apps/web scaled\n");
     rast.ok(&["wait", "--for", "condition=Available", "deployment/web", "--timeout", "60"]);
     rast.ok(&["rollout", "status", "deployment/web", "--timeout", "60"]);
     has(&rast.ok(&["logs", "deployment/web"]), &["one"]);
     assert_eq!(rast.ok(&["exec", "deployment/web", "--", "echo", "hello"]), "hello\n");
+
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: login}\nstringData: {password: hunter2}\n";
+    applied(&rast, secret.into());
+    let shown = rast.ok(&["describe", "secret/login"]);
+    assert!(shown.contains("password: 7 bytes") && !shown.contains("aHVudGVyMg"), "{shown}");
 
     let removed = rast.clone().input(web(1, "one") + map).ok(&["delete", "-f", "-"]);
     assert_eq!(removed, "deployment.apps/web deleted\nconfigmap/settings deleted\n");
@@ -119,10 +149,35 @@ fn containers_are_run_read_and_entered() {
     assert_eq!(rast.ok(&["logs", "pod/talker", "--tail", "1"]), "line 3\n");
     assert!(rast.ok(&["logs", "talker", "--timestamps", "--tail", "1"]).starts_with("20"));
     assert_eq!(rast.ok(&["exec", "talker", "--", "sh", "-c", "echo $COLOUR"]), "red\n");
+    assert_eq!(rast.ok(&["logs", "talker", "--since", "1000", "--container", "talker"]).lines().count(), 3);
     let failed = rast.run(&["exec", "talker", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]);
     assert_eq!((failed.code, failed.out.as_str(), failed.err.as_str()), (9, "out\n", "err\n"));
     assert_eq!(rast.clone().input("x y").ok(&["exec", "-i", "talker", "--", "wc", "-w"]).trim(), "2");
+
+    // Which run it is it knows from a volume, which outlives a container.
+    let script =
+        "n=$(cat /d/n 2>/dev/null || echo 0); echo run $n; echo $((n + 1)) > /d/n; [ $n = 0 ] || exec sleep 1000";
+    let twice = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: twice}}\nspec: {{volumes: [{{name: d, emptyDir: {{}}}}], containers: \
+         [{{name: main, image: '{image}', command: [sh, -c, '{script}'], volumeMounts: [{{name: d, mountPath: /d}}]}}]}}\n"
+    );
+    applied(&rast, twice);
+    eventually("the second run", || match rast.run(&["logs", "twice"]).out {
+        log if log.ends_with("run 1\n") => Ok(()),
+        log => Err(log),
+    });
+    assert!(rast.ok(&["logs", "twice", "--previous"]).ends_with("run 0\n"));
+    has(&rast.fails(3, &["logs", "talker", "--previous"]), &["previous terminated container \"talker\""]);
     assert_eq!(rast.ok(&["delete", "pod/talker", "--grace-period", "0"]), "pod/talker deleted\n");
+    let mut follow = rast.command(&["logs", "twice", "--follow"]).stdout(Stdio::piped()).spawn().expect("rast starts");
+    let mut followed = BufReader::new(follow.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    assert!(followed.any(|line| line == "run 1"));
+    assert!(follow.try_wait().expect("a child").is_none(), "it goes on");
+    rast.ok(&["delete", "pod/twice", "--grace-period", "0", "--no-wait"]);
+    rast.ok(&["wait", "--for", "delete", "pod/twice", "--timeout", "60"]);
+    assert_eq!(rast.run(&["get", "pod/twice"]).code, 4);
+    assert_eq!(followed.next(), None, "the log ends with its pod");
+    follow.wait().expect("it ends");
 
     let other = format!("{}/web:1", registry());
     has(&rast.ok(&["pull", &other]), &["/web@sha256:"]);
@@ -130,8 +185,20 @@ fn containers_are_run_read_and_entered() {
     rast.ok(&["images", "remove", &other]);
     assert!(!rast.ok(&["images", "list"]).contains(&other));
     assert_eq!(rast.run(&["images", "remove", &other]).code, 4);
+    let archive = archive(instance.root());
+    assert_eq!(rast.ok(&["images", "load", &text(&archive)]), "loaded docker.io/library/loaded:1\n");
+    let loaded = ["run", "loaded", "--image", "loaded:1", "--attach", "--rm", "--", "/busybox", "echo", "from a file"];
+    assert_eq!(rast.ok(&loaded), "from a file\n");
     for shell in ["bash", "zsh", "fish"] {
         has(&rast.ok(&["completion", shell]), &["rast", "rollout"]);
+    }
+    let completes = "eval \"$(cat)\"; COMP_WORDS=(rast rol); COMP_CWORD=1; _rast rast rol rast; echo ${COMPREPLY[*]}";
+    let bash = Client::new("bash").input(rast.ok(&["completion", "bash"]));
+    assert_eq!(bash.ok(&["-c", completes]), "rollout\n");
+    // As a CNI runtime calls it: by a verb, or by its name alone.
+    let plugin = rast.clone().env("CNI_COMMAND", "VERSION").input(r#"{"cniVersion": "1.1.0"}"#);
+    for words in [&["cni"][..], &[]] {
+        has(&plugin.ok(words), &[r#""supportedVersions":["1.0.0","1.1.0"]"#]);
     }
 }
 
@@ -184,10 +251,12 @@ fn what_cannot_be_done_is_said_with_its_exit_code() {
 
     // What only the server can judge is pointed at as well.
     applied(&rast, web(0, "x"));
-    let moved =
-        file(&instance, "moved.yaml", &web(0, "x").replace("{app: web}}\n  template", "{app: api}}\n  template"));
+    let moved = file(&instance, "moved.yaml", &web(0, "x").replace("app: web", "app: api"));
     let said = rast.fails(3, &["apply", "-f", &text(&moved)]);
     has(&said, &[&text(&moved), "spec.selector"]);
+    let planned = rast.run(&["plan", "-f", &text(&moved)]);
+    assert_eq!(planned.code, 3, "{}", planned.out);
+    has(&planned.out, &["! deployment.apps/web would be refused: ", "spec.selector"]);
 }
 
 /// What a stranger answers is shown, not obeyed; and a cluster's name is one before anybody is asked.

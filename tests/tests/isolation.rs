@@ -3,7 +3,7 @@
 #[path = "isolation/probe.rs"]
 mod probe;
 
-use std::{fs, net::TcpListener, path::Path, thread};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::Path, thread};
 
 use serde_json::{Value, json};
 use tests::{Answer, Client, Instance, eventually, pods::pod};
@@ -250,4 +250,29 @@ fn a_default_token_may_do_nothing(instance: &Instance) {
         let refused = holder.run(&words);
         assert!(refused.code != 0 && refused.err.contains("Forbidden"), "{words:?}: {}{}", refused.out, refused.err);
     }
+    all_refusals_are_written_down(instance, token.trim());
+}
+
+fn all_refusals_are_written_down(instance: &Instance, token: &str) {
+    let path = instance.root().join("var/log/rastos/audit.log");
+    let log = eventually("the audit log has them", || {
+        let log = fs::read_to_string(&path).map_err(|e| e.to_string())?;
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let refusals: Vec<Value> = events.filter(|event| event["responseStatus"]["code"] == 403).collect();
+        let has = |user: &str, verb: &str, resource: &str, decision: &str| {
+            refusals.iter().any(|event| {
+                event["user"]["username"] == user
+                    && (&event["verb"], &event["objectRef"]["resource"]) == (&json!(verb), &json!(resource))
+                    && event["annotations"]["authorization.k8s.io/decision"] == decision
+                    && event["sourceIPs"] == json!(["127.0.0.1"])
+            })
+        };
+        // One that RBAC refused, and one that the namespace's level did.
+        let both = has("system:serviceaccount:default:default", "list", "secrets", "forbid")
+            && has("kubernetes-admin", "patch", "pods", "allow");
+        if both { Ok(log) } else { Err(format!("{refusals:#?}")) }
+    });
+    assert!(!log.contains(token), "a token is in the audit log");
+    let mode = fs::metadata(&path).map(|file| PermissionsExt::mode(&file.permissions())).expect("it is there");
+    assert_eq!(mode & 0o777, 0o600);
 }

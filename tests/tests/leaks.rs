@@ -191,6 +191,7 @@ fn down_leaves_the_host_as_it_was() {
     assert!(instance.root().join("var/lib/rastos").exists(), "the state is gone");
 
     instance.start();
+    assert!(!instance.get("deployment/web").is_null(), "what was acknowledged is kept");
     run_pods(&instance);
     instance.rast().ok(&["down", "--purge"]);
     instance.wait();

@@ -1,6 +1,11 @@
 //! `rast why` of everything that can be staged: its words are those that people read.
 
-use std::{fmt::Write as _, net::TcpListener};
+use std::{
+    fmt::Write as _,
+    io::Read as _,
+    net::TcpListener,
+    process::{Command, Stdio},
+};
 
 use tests::{Instance, Relay, eventually, registry};
 
@@ -56,6 +61,25 @@ fn says(instance: &Instance, expected: &[(&str, &str)]) {
     });
 }
 
+/// Pulls at a terminal, and waits for the bar of a pull that cannot go on.
+fn shows_a_bar(instance: &Instance, image: &str) {
+    let rast = instance.rast().command(&["pull", image]);
+    let line = format!("'{}' pull '{image}'", rast.get_program().display());
+    let mut script = Command::new("script");
+    script.args(["-qfec", &line, "/dev/null"]).env("TERM", "xterm");
+    script.envs(rast.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut script = script.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("util-linux");
+    let mut terminal = script.stdout.take().expect("piped");
+    let (mut shown, mut some) = (vec![], [0; 4096]);
+    while !String::from_utf8_lossy(&shown).contains("0 of 1 layers ready") {
+        let length = terminal.read(&mut some).expect("a terminal");
+        assert_ne!(length, 0, "no bar: {}", String::from_utf8_lossy(&shown));
+        shown.extend(&some[..length]);
+    }
+    script.kill().expect("started");
+    script.wait().expect("killed");
+}
+
 #[test]
 fn why_a_pull_takes_its_time() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -69,6 +93,7 @@ fn why_a_pull_takes_its_time() {
             pod/slow is Pending
               because container main: Pulling image \"…/busybox:1\": 0.… of …MiB fetched, 0 of 1 layers unpacked";
     says(&instance, &[("pod/slow", far)]);
+    shows_a_bar(&instance, &slow);
     relay.hold(false);
     instance.ready("slow");
 }

@@ -32,6 +32,15 @@ fn order_and_end() {
             )],
             json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1}),
         ),
+        pod(
+            "gentle",
+            vec![script(
+                "main",
+                "trap 'exit 5' TERM; while :; do sleep 0.1; done",
+                json!({"livenessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 3}}),
+            )],
+            json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 60}),
+        ),
     ]);
     assert_eq!(place.wrote("order", "main"), "first\nbeside\nlast\n");
     place.until("pod/fails", ".status.phase", "Failed");
@@ -48,6 +57,8 @@ fn order_and_end() {
         let [hours, minutes, seconds] = [8..10, 10..12, 12..14].map(|r| time[r].parse::<i64>().expect("digits"));
         (hours * 60 + minutes) * 60 + seconds
     };
+    let told = ".status.containerStatuses[0].lastState.terminated.exitCode";
+    place.until("pod/gentle", told, "5"); // it was asked before it would have been killed
     let took = (seconds("finishedAt") - seconds("startedAt")).rem_euclid(86_400);
     assert!(took < 20, "it took {took} s");
 }

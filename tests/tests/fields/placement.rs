@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::registry;
+use tests::{eventually, registry};
 
 use crate::{Place, object, pod, script};
 
@@ -120,6 +120,10 @@ fn preferences() {
     place.until("pod/indifferent", ".spec.nodeName", &node);
     place.until("pod/small", ".spec.nodeName", "lesser");
     place.until("pod/rather", ".spec.nodeName", "lesser");
+    let silent = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}).to_string();
+    place.instance.kubectl("1.36").ok(&["patch", "node", "lesser", "--subresource=status", "-p", &silent]);
+    let why = place.instance.rast().arg("-n").arg("fields").ok(&["why", "small"]);
+    assert!(why.contains("because its node lesser does not answer"), "{why}");
 }
 
 /// The registry of the tests behind a password, `user:pass`.
@@ -161,6 +165,27 @@ fn pull_secrets() {
     secret["type"] = json!("kubernetes.io/dockerconfigjson");
     let image = format!("{host}/busybox:1");
     let main = json!({"name": "main", "image": image, "command": ["echo", "pulled"]});
-    place.apply(vec![secret, pod("private", vec![main], json!({"imagePullSecrets": [{"name": "login"}]}))]);
+    let rast = place.instance.rast().arg("-n").arg("fields");
+    place.apply(vec![pod("denied", vec![main.clone()], json!({}))]);
+    eventually("the denial is told", || match rast.ok(&["why", "denied"]) {
+        why if why.contains(&format!("the registry refuses access to {image}")) => Ok(()),
+        why => Err(why),
+    });
+    place.apply(vec![secret, pod("private", vec![main.clone()], json!({"imagePullSecrets": [{"name": "login"}]}))]);
     assert_eq!(place.wrote("private", "main"), "pulled\n");
+    // A secret of the older form, which the pod's account has; the registry is asked again.
+    let login = json!({&host: {"auth": "dXNlcjpwYXNz"}}).to_string();
+    let mut secret = object("Secret", "older", json!({".dockercfg": login}));
+    secret["type"] = json!("kubernetes.io/dockercfg");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "puller"},
+        "imagePullSecrets": [{"name": "older"}]});
+    let mut again = main;
+    again["imagePullPolicy"] = json!("Always");
+    place.apply(vec![secret, account, pod("by-account", vec![again.clone()], json!({"serviceAccountName": "puller"}))]);
+    assert_eq!(place.wrote("by-account", "main"), "pulled\n");
+    place.apply(vec![pod("without", vec![again], json!({}))]);
+    eventually("it is denied what others have pulled", || match rast.ok(&["why", "without"]) {
+        why if why.contains(&format!("the registry refuses access to {image}")) => Ok(()),
+        why => Err(why),
+    });
 }

@@ -79,6 +79,18 @@ fn kinds() {
             json!({"exec": exec("test -e /go"), "periodSeconds": 1, "failureThreshold": 99}),
         ),
         probed("mute", LONG, "readinessProbe", quick("grpc", json!({"port": 9}))),
+        probed("closed", LONG, "readinessProbe", quick("tcpSocket", json!({"host": "127.0.0.1", "port": 9}))),
+        probed(
+            "lost",
+            LONG,
+            "readinessProbe",
+            quick(
+                "httpGet",
+                json!({"port": place.instance.port(),
+            "host": "127.0.0.1", "path": "/api/v1/pods", "scheme": "HTTPS"}),
+            ),
+        ),
+        probed("hangs", LONG, "readinessProbe", quick("exec", exec("sleep 1000"))),
         on_the_host(probed("grpc", LONG, "readinessProbe", quick("grpc", json!({"port": health, "service": "shop"})))),
     ]);
     for pod in ["http", "https", "tcp", "grpc"] {
@@ -88,7 +100,14 @@ fn kinds() {
     assert_eq!(asked, "get /healthy http/1.1 x-asked: kindly");
     place.told("Readiness probe failed: command");
     place.told("Startup probe failed: command");
-    place.told(":9: ");
+    place.told("Readiness probe failed: dial tcp 127.0.0.1:9: ");
+    place.told("Readiness probe failed: HTTP probe failed with statuscode: 401");
+    place.told("Readiness probe failed: timed out after 1s");
+    place.told("Readiness probe failed: dial 10.");
+    for pod in ["mute", "closed", "lost", "hangs"] {
+        let ready = place.read(&format!("pod/{pod}"), ".status.conditions[?(@.type==\"Ready\")].status");
+        assert_eq!(ready, "False", "{pod}");
+    }
     for pod in ["gate", "start"] {
         place.kubectl.ok(&["exec", pod, "--", "touch", "/go"]);
         place.until_ready(pod);
@@ -188,6 +207,13 @@ fn hooks() {
         hooked("web", json!({"postStart": get("/hello"), "preStop": get("/bye")})),
         hooked("file", json!({"postStart": {"exec": exec("touch /hooked")}, "preStop": {"sleep": {"seconds": 4}}})),
     ]);
+    let fails = json!({"postStart": {"exec": exec("echo not today; exit 1")}});
+    place.apply(vec![pod("refused", vec![script("main", "exec sleep 1000", json!({"lifecycle": fails}))], json!({}))]);
+    place.until("pod/refused", ".status.phase", "Failed");
+    place.told("Container main failed its postStart hook: ");
+    let why = place.instance.rast().arg("-n").arg("fields").ok(&["why", "refused"]);
+    assert!(why.contains("its postStart hook failed") && why.contains("not today"), "{why}");
+
     place.until_ready("web");
     place.until_ready("file");
     assert!(told.try_recv().expect("postStart came before ready").starts_with("GET /hello "));
