@@ -88,6 +88,7 @@ impl Cloud {
             calls = calls_of(&said(self.rast(&["plan", "-f", "tiny.yaml"])?)?)?;
             plans.add(began.elapsed());
         }
+        said(self.rast(&["template", "-f", "tiny.yaml"])?)?;
         for round in 0..ROUNDS {
             for ours_now in [round % 2 == 0, round % 2 != 0] {
                 let began = Instant::now();
@@ -96,7 +97,6 @@ impl Cloud {
                     ours.add(began.elapsed());
                     said(self.rast(&["down", "tiny", "--yes"])?)?;
                 } else {
-                    said(self.rast(&["template", "-f", "tiny.yaml"])?)?;
                     self.create()?;
                     plain.add(began.elapsed());
                     for stack in ["rastos-tiny", "rastos-tiny-state"] {

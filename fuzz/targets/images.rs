@@ -9,6 +9,6 @@ fuzz::program!(&[
     ("refusal", images::fuzzing::refusal),
     ("credentials", |bytes| {
         let reference = "registry.example:5000/a/b:1".parse().expect("a reference");
-        let _ = images::Keyring::parse(bytes).map(|keyring| keyring.find(&reference));
+        let _ = images::Keyring::parse(bytes).map(|keyring| keyring.matching(&reference));
     }),
 ]);

@@ -178,8 +178,7 @@ async fn excess(agent: &Agent, scene: &Scene) -> Option<String> {
         let used = move || volumes.empty_dir_usage(&id, &name, medium, until);
         let used = tokio::task::spawn_blocking(used).await.ok()?.unwrap_or(0);
         let most = dir.size_limit.as_ref().and_then(pod::quantity).and_then(|q| u64::try_from(q.units()).ok());
-        if let (Some(most), Some(text)) = (most.filter(|m| used > *m), dir.size_limit.as_ref()) {
-            let _ = most;
+        if let (Some(_), Some(text)) = (most.filter(|m| used > *m), dir.size_limit.as_ref()) {
             return Some(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, text.0));
         }
         if medium == Medium::Disk {

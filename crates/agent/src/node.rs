@@ -76,10 +76,12 @@ pub async fn keep(client: Client, config: Config, state: std::path::PathBuf) {
                 Err(e) => tracing::warn!("node {}: {e}", config.node_name),
             }
         }
-        if let Some(uid) = &owner
-            && let Err(e) = renew(&client, &config.node_name, uid).await
-        {
-            tracing::warn!("lease of node {}: {e}", config.node_name);
+        let Some(uid) = &owner else { continue };
+        match renew(&client, &config.node_name, uid).await {
+            Ok(true) => {}
+            // It went with its owner: the node is to be registered anew before its pods count as orphans.
+            Ok(false) => told = None,
+            Err(e) => tracing::warn!("lease of node {}: {e}", config.node_name),
         }
     }
 }
@@ -205,7 +207,8 @@ fn info(config: &Config) -> NodeSystemInfo {
     }
 }
 
-async fn renew(client: &Client, node: &str, uid: &str) -> Result<(), kube::Error> {
+/// Renews the lease, or makes it: false then.
+async fn renew(client: &Client, node: &str, uid: &str) -> Result<bool, kube::Error> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let now = MicroTime(Timestamp::now());
     let patch = json!({"spec": {"renewTime": now}});
@@ -230,8 +233,8 @@ async fn renew(client: &Client, node: &str, uid: &str) -> Result<(), kube::Error
                     ..LeaseSpec::default()
                 }),
             };
-            api.create(&PostParams::default(), &lease).await.map(drop)
+            api.create(&PostParams::default(), &lease).await.map(|_| false)
         }
-        other => other.map(drop),
+        other => other.map(|_| true),
     }
 }

@@ -8,10 +8,10 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-
-type Signed = Result<HandshakeSignatureValid, Error>;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+type Signed = Result<HandshakeSignatureValid, Error>;
 
 /// Connects to whoever answers.
 pub(crate) async fn trusting(host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {

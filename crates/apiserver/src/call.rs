@@ -48,6 +48,13 @@ pub(crate) enum FieldValidation {
 }
 
 impl Call {
+    /// Whether whoever asks has the right to this verb too, on the same thing.
+    pub(crate) fn may(&self, verb: &str) -> Result<()> {
+        let at = Attributes { verb: verb.into(), ..self.at.clone() };
+        let decision = self.server.config().authorizer.decide(&self.identity, &at);
+        if decision.allowed { Ok(()) } else { Err(ApiError::forbidden(&self.identity, &at, &decision.reason)) }
+    }
+
     /// A query parameter; empty when absent.
     pub(crate) fn query(&self, name: &str) -> &str {
         self.query.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v)

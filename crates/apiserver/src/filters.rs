@@ -86,13 +86,7 @@ pub(crate) async fn chain(State(server): State<Server>, mut request: Request, ne
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(private);
     if is_long(&trail.attributes, &trail.uri) && stage == Stage::ResponseComplete && trail.code.is_success() {
         trail.record(Stage::ResponseStarted);
-        let end = End(trail);
-        return response.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _ = &end; // told when the body is done with
-                frame
-            }))
-        });
+        return keeping(response, End(trail));
     }
     trail.record(stage);
     response
@@ -185,17 +179,26 @@ async fn bounded(server: &Server, trail: &Trail, request: Request, next: Next) -
         },
     };
     if long {
-        return next.run(request).await.map(|body| {
-            Body::new(body.map_frame(move |frame| {
-                let _ = &share; // given back when the body is done with
-                frame
-            }))
-        });
+        let response = next.run(request).await;
+        return match share {
+            Some(share) => keeping(response, share),
+            None => response,
+        };
     }
     let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
     drop(share);
     answer.unwrap_or_else(|_| {
         ApiError::timeout("the request did not end within 60 s; it may have been done").into_response()
+    })
+}
+
+/// The response, whose body holds `held` until it is done with.
+fn keeping(response: Response, held: impl Send + 'static) -> Response {
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _ = &held;
+            frame
+        }))
     })
 }
 

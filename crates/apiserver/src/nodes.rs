@@ -7,7 +7,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use crate::{ApiError, Attributes, Result, call::Call};
+use crate::{ApiError, Result, call::Call};
 
 /// Passes requests on to nodes.
 #[async_trait]
@@ -30,11 +30,7 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
         call.at.name = target.pod.clone();
     } else if part != Subresource::Log {
         // A WebSocket begins with a GET, yet a right to read is no right to run.
-        let at = Attributes { verb: "create".into(), ..call.at.clone() };
-        let decision = call.server.config().authorizer.decide(&call.identity, &at);
-        if !decision.allowed {
-            return Err(ApiError::forbidden(&call.identity, &at, &decision.reason));
-        }
+        call.may("create")?;
     }
     let pod = call.current(&call.at.name).await?.object();
     let node = pod["spec"]["nodeName"]

@@ -20,7 +20,8 @@ use crate::{
 
 /// Requests that are answered at a time, besides watches and streams: all of them, and those of one user.
 const IN_FLIGHT: (usize, usize) = (400, 100);
-/// Watches and streams that are open at a time.
+/// Watches and streams of an HTTP body that are open at a time. One that upgrades (exec, attach, port-forward) gives its
+/// place back when it begins.
 const LONG: (usize, usize) = (20_000, 2_000);
 
 /// Tells the time of day.

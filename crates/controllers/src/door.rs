@@ -168,7 +168,7 @@ impl Door {
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 match self.send::<Wire>(Method::GET, &path, "application/json", &Value::Null).await {
                     Ok(wire) if wire.metadata.uid.as_deref() == Some(&uid) => Err(kube::Error::Api(status).into()),
-                    Err(kube::Error::Api(status)) if status.code != 404 => Err(kube::Error::Api(status).into()),
+                    Err(error) if !matches!(&error, kube::Error::Api(s) if s.code == 404) => Err(error.into()),
                     _ => Ok(Done::Doomed(id, uid, None)),
                 }
             }

@@ -144,9 +144,11 @@ pub fn plan(object: &Object, pods: &[&Object], failure: Option<&str>, now: Times
 /// How long to wait with new pods, where the last ones ended: a node that refuses each would be asked without end, and
 /// the store filled. Kubernetes has no such pause.
 fn pause(set: &Object, over: &[&Object], now: Timestamp) -> Option<Duration> {
-    let own = |p: &&&Object| p.owners().iter().any(|o| o.uid == set.uid());
-    let lately: Vec<_> =
-        over.iter().filter(own).filter_map(|p| p.created()).filter(|at| now.duration_since(*at) < MEMORY).collect();
+    let own = |p: &&&Object| !p.deleting() && p.owners().iter().any(|o| o.uid == set.uid());
+    let made = over.iter().filter(own).filter_map(|p| p.created()).filter(|at| now.duration_since(*at) < MEMORY);
+    let mut lately: Vec<_> = made.collect();
+    lately.sort_unstable();
+    lately.dedup(); // those made in one go are one try
     let seconds = SignedDuration::from_secs(1_i64 << lately.len().saturating_sub(1).min(9));
     let due = lately.iter().max()?.checked_add(seconds.min(LONGEST_PAUSE)).unwrap_or(Timestamp::MAX);
     Duration::try_from(due.duration_since(now)).ok().filter(|wait| !wait.is_zero())
@@ -282,8 +284,10 @@ mod tests {
         assert_eq!(waits(&[0], 0), Some(Duration::from_secs(1)));
         assert_eq!(waits(&[0], 1), None);
         assert_eq!(waits(&[0, 1, 3], 3), Some(Duration::from_secs(4)));
-        assert_eq!(waits(&[0; 40], 0), Some(Duration::from_secs(300)));
+        assert_eq!(waits(&(0..40).collect::<Vec<_>>(), 39), Some(Duration::from_secs(300)));
+        // However many are made in one go.
+        assert_eq!(waits(&[0; 40], 0), Some(Duration::from_secs(1)));
         // What ended long ago is forgotten.
-        assert_eq!(waits(&[0, 0, 0, 600], 600), Some(Duration::from_secs(1)));
+        assert_eq!(waits(&[0, 1, 2, 602], 602), Some(Duration::from_secs(1)));
     }
 }

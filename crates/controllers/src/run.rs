@@ -277,7 +277,7 @@ impl State {
         if *kind == NODES && new.is_none() {
             let due = Instant::now() + self.config.grace;
             for pod in self.pods_on(object.name()).collect::<Vec<_>>() {
-                self.queue.push_once((Part::Orphan, pod), due);
+                self.queue.push_later((Part::Orphan, pod), due);
             }
         }
         if *kind == NAMESPACES && object.deleting() {

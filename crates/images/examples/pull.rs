@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let reference: Reference = reference.parse()?;
     let credentials = match args.next() {
-        Some(file) => Keyring::parse(&std::fs::read(file)?)?.find(&reference),
+        Some(file) => Keyring::parse(&std::fs::read(file)?)?.matching(&reference).swap_remove(0),
         None => Credentials::Anonymous,
     };
     let images = Images::open(Path::new(&dir), Config::default())?;

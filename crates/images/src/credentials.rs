@@ -67,14 +67,14 @@ impl Keyring {
     pub fn matching(&self, reference: &Reference) -> Vec<Credentials> {
         let mut all: Vec<_> = self.0.iter().filter(|(p, _)| p.matches(reference)).collect();
         all.sort_by_key(|(p, _)| std::cmp::Reverse(p.weight()));
-        let mut keys: Vec<Credentials> = all.into_iter().map(|(_, c)| c.clone()).collect();
-        keys.dedup();
+        let mut keys: Vec<Credentials> = Vec::new();
+        for (_, key) in all {
+            // Tried once each: registries lock out who comes with a wrong password again and again.
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
         if keys.is_empty() { vec![Credentials::Anonymous] } else { keys }
-    }
-
-    /// The closest of [`Keyring::matching`].
-    pub fn find(&self, reference: &Reference) -> Credentials {
-        self.matching(reference).swap_remove(0)
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn user(ring: &Keyring, reference: &str) -> String {
-        match ring.find(&reference.parse().unwrap()) {
+        match ring.matching(&reference.parse().unwrap()).swap_remove(0) {
             Credentials::Basic { user, .. } => user,
             other => format!("{other:?}"),
         }
@@ -200,7 +200,9 @@ mod tests {
             ring.matching(&reference.parse().unwrap()).iter().map(|c| format!("{c:?}")).collect::<Vec<_>>()
         };
         assert_eq!(all("reg.io/team/a"), vec!["Basic(team, …)".to_string(), "Basic(reg, …)".into()]);
-        let Credentials::Basic { password, .. } = ring.find(&"busybox".parse().unwrap()) else { panic!() };
+        let Credentials::Basic { password, .. } = ring.matching(&"busybox".parse().unwrap()).swap_remove(0) else {
+            panic!()
+        };
         assert_eq!(password, "a:b");
     }
 

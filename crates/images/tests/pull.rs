@@ -473,5 +473,8 @@ async fn collection_keeps_what_is_used() {
 #[tokio::test]
 async fn docker_configuration_gives_the_credentials() {
     let file = br#"{"auths": {"127.0.0.1:7": {"auth": "bWU6cmlnaHQ="}}}"#;
-    assert_eq!(Keyring::parse(file).unwrap().find(&"127.0.0.1:7/a".parse().unwrap()), basic("right"));
+    assert_eq!(
+        Keyring::parse(file).unwrap().matching(&"127.0.0.1:7/a".parse().unwrap()).swap_remove(0),
+        basic("right")
+    );
 }

@@ -158,33 +158,29 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
 fn mend(device: &Path, at: &Path, ours: &Owner) -> Result<bool, Error> {
     let doing = || format!("look at the superblocks of {}", device.display());
     let spare = superblock::Spare::of(device).map_err(Error::io(doing()))?;
-    match &spare {
-        None => refuse_another_s(device, at, ours, "noload")?,
-        Some(spare) => {
-            refuse_another_s(device, at, ours, &format!("noload,{}", spare.option()))?;
-            spare.restore(device).map_err(Error::io(doing()))?;
-        }
+    let options = spare.as_ref().map_or("noload".to_owned(), |spare| format!("noload,{}", spare.option()));
+    let owner = owner(device, at, &options)?;
+    if let Some(theirs) = owner.as_ref().filter(|theirs| !theirs.same(ours)) {
+        return Err(Error::Other { device: device.to_owned(), theirs: theirs.clone(), ours: ours.clone() });
     }
-    Ok(spare.is_some())
+    // A copy may have outlived its filesystem, behind another that took its place: only a word of ours in it counts.
+    match spare.filter(|_| owner.is_some()) {
+        Some(spare) => spare.restore(device).map(|()| true).map_err(Error::io(doing())),
+        None => Ok(false),
+    }
 }
 
-/// Refuses another cluster's volume before anything is written there: a mount replays the journal, and their own
-/// machine may be using it.
-fn refuse_another_s(device: &Path, at: &Path, ours: &Owner, options: &str) -> Result<(), Error> {
+/// Whom a volume names, before anything is written there: a mount replays the journal, and another cluster's own machine
+/// may be using it. None where it cannot be mounted so, of which the mount proper says why, or names nobody.
+fn owner(device: &Path, at: &Path, options: &str) -> Result<Option<Owner>, Error> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     if mount_with(&device.to_string_lossy(), "ext4", at, flags, options).is_err() {
-        // The mount proper says why.
-        return Ok(());
+        return Ok(None);
     }
     let bytes = fs::read(at.join("cluster.json"));
     unmount(at, UnmountFlags::empty()).map_err(Error::io(format!("unmount {}", device.display())))?;
     // Without its journal a file may be missing or torn: only a clear word counts here, and `own` judges the rest.
-    match bytes.ok().and_then(|bytes| serde_json::from_slice::<Owner>(&bytes).ok()) {
-        Some(theirs) if !theirs.same(ours) => {
-            Err(Error::Other { device: device.to_owned(), theirs, ours: ours.clone() })
-        }
-        _ => Ok(()),
-    }
+    Ok(bytes.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Who may take the blocks that the filesystem keeps back, besides those with CAP_SYS_RESOURCE, which no container has

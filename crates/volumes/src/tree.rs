@@ -44,14 +44,6 @@ pub(crate) fn mount_tmpfs(dir: &Path, options: String) -> Result<()> {
     rustix::mount::mount_change(dir, MountPropagationFlags::PRIVATE).at("make private", dir)
 }
 
-#[cfg(test)]
-pub(crate) fn is_tmpfs(dir: &Path) -> Result<bool> {
-    /// `TMPFS_MAGIC` of `statfs(2)`.
-    const TMPFS: i64 = 0x0102_1994;
-    let stat = rustix::fs::statfs(dir).at("stat", dir)?;
-    Ok(stat.f_type as i64 == TMPFS)
-}
-
 /// Whether another filesystem than the parent's is mounted on `dir`.
 pub(crate) fn is_mount(dir: &Path) -> Result<bool> {
     let (Ok(own), Some(parent)) = (fs::symlink_metadata(dir), dir.parent()) else { return Ok(false) };

@@ -24,7 +24,8 @@ pub(super) async fn check(ctx: &Admission, req: &Request<'_>, object: &Value) ->
     let kind = ctx.registry.resource(escalation::GROUP, "v1", plural).ok_or_else(ApiError::no_route)?;
     let stored = ctx.stored(&kind.key(namespace, name)).await?.ok_or_else(|| ApiError::not_found(kind, name))?;
     // Its own rules as they are now, which the authoriser may not know yet, and those that it aggregates.
-    let mut wanted: Vec<PolicyRule> = serde_json::from_value(stored["rules"].clone()).map_err(ApiError::internal)?;
+    let own: Option<Vec<PolicyRule>> = serde_json::from_value(stored["rules"].clone()).map_err(ApiError::internal)?;
+    let mut wanted = own.unwrap_or_default();
     wanted.extend(authorizer.role(namespace, name));
     escalation::check(authorizer, req.identity, req.kind, place, &wanted)
 }

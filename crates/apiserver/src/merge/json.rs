@@ -12,8 +12,9 @@ use crate::{ApiError, Result};
 const MAX_OPERATIONS: usize = 10_000;
 /// How deep a patched object may nest: whoever walks it, does so on the stack.
 const MAX_DEPTH: usize = 100;
-/// The weight of all that a patch copies: what else it brings lies in its body.
-const MAX_COPIED: usize = 4 << 20;
+/// The weight of all that a patch copies and moves: copies grow the object, and both have to be walked. What else it
+/// brings lies in its body.
+const MAX_CARRIED: usize = 4 << 20;
 
 /// Applies a JSON patch to a copy of `object`.
 pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
@@ -22,7 +23,7 @@ pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
     if operations.len() > MAX_OPERATIONS {
         return Err(ApiError::bad_request(format!("the JSON patch has more than {MAX_OPERATIONS} operations")));
     }
-    let (mut result, mut copied) = (object.clone(), 0);
+    let (mut result, mut carried) = (object.clone(), 0);
     for (index, operation) in operations.iter().enumerate() {
         let refused = |why: &str| {
             let (message, path) = ("the server rejected our request due to an error in our request", operation.path());
@@ -39,14 +40,15 @@ pub(crate) fn patch(object: &Value, patch: &Value) -> Result<Value> {
             PatchOperation::Remove(gone) => found(&gone.path, "path is invalid").map(|_| None)?,
             PatchOperation::Test(_) => None,
         };
+        if let (PatchOperation::Copy(_) | PatchOperation::Move(_), Some(value)) = (operation, placed) {
+            carried += weight(value);
+        }
+        if carried > MAX_CARRIED {
+            let why = format!("the JSON patch copies and moves more than {MAX_CARRIED} bytes");
+            return Err(ApiError::bad_request(why));
+        }
         if placed.is_some_and(|value| operation.path().count() + depth(value) > MAX_DEPTH) {
             return Err(ApiError::bad_request(format!("the patched object would nest deeper than {MAX_DEPTH}")));
-        }
-        if let (PatchOperation::Copy(_), Some(value)) = (operation, placed) {
-            copied += weight(value);
-        }
-        if copied > MAX_COPIED {
-            return Err(ApiError::bad_request(format!("the JSON patch copies more than {MAX_COPIED} bytes")));
         }
         json_patch::patch_unsafe(&mut result, slice::from_ref(operation)).map_err(|e| refused(&e.kind.to_string()))?;
     }

@@ -9,7 +9,7 @@ use super::{
     write::{self, Part, Tracking, modify},
 };
 use crate::{
-    ApiError, Attributes, Result,
+    ApiError, Result,
     call::Call,
     merge::{apply, json as plain, strategic},
     wire::body,
@@ -38,19 +38,13 @@ pub(super) async fn run(call: &Call, part: Part) -> Result<Response> {
                 let why = "the object does not exist, and the applied configuration has a uid";
                 return Err(ApiError::conflict(&call.kind, name, why));
             }
-            may_create(call)?;
+            // A right to patch what there is is none to make what there is not.
+            call.may("create")?;
             let object = insert(call, applied(call, &Value::Null, config)?, Tracking::Applied).await?;
             call.reply(StatusCode::CREATED, &object)
         }
         changed => call.reply(StatusCode::OK, &changed?),
     }
-}
-
-/// A right to patch what there is is none to make what there is not.
-fn may_create(call: &Call) -> Result<()> {
-    let at = Attributes { verb: "create".into(), ..call.at.clone() };
-    let decision = call.server.config().authorizer.decide(&call.identity, &at);
-    if decision.allowed { Ok(()) } else { Err(ApiError::forbidden(&call.identity, &at, &decision.reason)) }
 }
 
 impl Patch {

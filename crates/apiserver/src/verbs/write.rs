@@ -1,5 +1,7 @@
 //! What all writes share: decoding, rules of the kind, admission, field managers, the commit.
 
+use std::io;
+
 use serde_json::{Value, json};
 use store::{Expect, Txn, Write};
 
@@ -127,9 +129,25 @@ pub(super) fn writer<'a>(call: &'a Call, manager: &'a str, now: &'a str) -> Writ
     Writer { kind: &call.kind, manager, subresource: &call.at.subresource, now }
 }
 
+/// Counts what is written to it.
+struct Size(usize);
+
+impl io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Refuses an object that is too large to be stored.
 pub(super) fn sized(call: &Call, name: &str, object: &Value) -> Result<()> {
-    let size = object.to_string().len();
+    let mut size = Size(0);
+    serde_json::to_writer(&mut size, object).map_err(ApiError::internal)?;
+    let Size(size) = size;
     if size <= MAX_OBJECT {
         return Ok(());
     }

@@ -36,7 +36,8 @@ impl Spare {
             let mut bytes = [0; SIZE];
             file.read_exact_at(&mut bytes, at).map(|()| bytes)
         };
-        if is_ours(&read(FIRST)?) {
+        // A sound one of somebody else's is no damaged one of ours, whatever is left of ours behind it.
+        if is_sound(&read(FIRST)?) {
             return Ok(None);
         }
         let copies = GROUPS.iter().map(|group| group * GROUP);
@@ -68,12 +69,14 @@ fn as_first(mut bytes: Superblock) -> Superblock {
     bytes
 }
 
+/// Whether it is whole.
+fn is_sound(bytes: &Superblock) -> bool {
+    bytes[MAGIC..MAGIC + 2] == [0x53, 0xef] && bytes[CHECKSUM..] == crc32c(&bytes[..CHECKSUM]).to_le_bytes()
+}
+
 /// Whether it is whole, and of a filesystem that was made here.
 fn is_ours(bytes: &Superblock) -> bool {
-    let label = super::partition::NAME.as_bytes();
-    bytes[MAGIC..MAGIC + 2] == [0x53, 0xef]
-        && bytes[CHECKSUM..] == crc32c(&bytes[..CHECKSUM]).to_le_bytes()
-        && bytes[LABEL..].starts_with(label)
+    is_sound(bytes) && bytes[LABEL..].starts_with(super::partition::NAME.as_bytes())
 }
 
 /// CRC-32C as ext4 keeps it: begun with ones, not inverted at the end.
@@ -130,6 +133,21 @@ mod tests {
         let path = dir.path().join("disk");
         make("home", &path);
         File::options().write(true).open(&path).unwrap().write_all_at(&[0; 4096], 0).unwrap();
+        assert!(Spare::of(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_copy_of_ours_behind_another_s_filesystem_is_no_spare() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        make("rastos-state", &path);
+        let mut first = [0; SIZE];
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        file.read_exact_at(&mut first, FIRST).unwrap();
+        first[LABEL..LABEL + 4].copy_from_slice(b"home");
+        let sum = crc32c(&first[..CHECKSUM]);
+        first[CHECKSUM..].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&first, FIRST).unwrap();
         assert!(Spare::of(&path).unwrap().is_none());
     }
 }

@@ -56,7 +56,7 @@ impl Pull {
         };
         let bytes = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
         let keyring = Keyring::parse(&bytes).with_context(|| format!("read {}", file.display()))?;
-        Ok(keyring.find(reference))
+        Ok(keyring.matching(reference).swap_remove(0))
     }
 }
 

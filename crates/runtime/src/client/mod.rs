@@ -173,7 +173,7 @@ impl Runtime for Keeper {
 
     async fn start(&self, spec: &ContainerSpec) -> Result<Container> {
         let spec = ContainerSpec { backend: self.shared.config.backend.clone(), ..spec.clone() };
-        match self.call(Request::Start(Box::new(spec.clone()))).await? {
+        match self.call(Request::Start(Box::new(spec))).await? {
             (Answer::Container(container), _) => Ok(*container),
             _ => Err(unexpected()),
         }

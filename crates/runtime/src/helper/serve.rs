@@ -434,6 +434,7 @@ impl Keeper {
             match task {
                 Task::Exec { caller, given_up, .. } if *caller == wanted => {
                     *given_up = true;
+                    signal_child(worker.pid, Signal::STOP); // it forks no more
                     let children = format!("/proc/{0}/task/{0}/children", worker.pid);
                     let children = std::fs::read_to_string(children).unwrap_or_default();
                     children
