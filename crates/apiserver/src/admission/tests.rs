@@ -290,6 +290,9 @@ async fn nobody_gives_away_rights_that_he_does_not_have() {
     // Written a moment ago: the authoriser may not have heard of it.
     w.put("/registry/rbac.authorization.k8s.io/roles/a/strong", role("", "nodes", "delete")).await;
     assert!(w.create(&admin, "RoleBinding", binding("a", "bob", "Role", "strong")).await.is_err());
+    // One that says nothing gives nothing.
+    w.put("/registry/rbac.authorization.k8s.io/roles/a/empty", json!({"metadata": {"name": "empty"}})).await;
+    assert_eq!(w.create(&admin, "RoleBinding", binding("a", "bob", "Role", "empty")).await.err(), None);
 }
 
 #[tokio::test]

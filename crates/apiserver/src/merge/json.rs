@@ -120,10 +120,22 @@ mod tests {
             let many: Vec<Value> =
                 (0..99).map(|i| json!({"op": "copy", "from": "/a", "path": format!("/b{i}")})).collect();
             let error = patch(&object, &Value::Array(many)).unwrap_err();
-            assert!(error.message.contains("copies more"), "{error}");
+            assert!(error.message.contains("copies and moves more"), "{error}");
         }
         let doubled: Vec<Value> =
             (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
         assert!(patch(&json!({"a": 1}), &Value::Array(doubled)).is_err());
+    }
+
+    #[test]
+    fn what_is_wide_is_not_moved_to_and_fro() {
+        let there_and_back = |i| {
+            let (from, path) = if i % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            json!({"op": "move", "from": from, "path": path})
+        };
+        let wide = json!({"a": vec![0; 10_000]});
+        let error = patch(&wide, &(0..MAX_OPERATIONS).map(there_and_back).collect()).unwrap_err();
+        assert!(error.message.contains("copies and moves more"), "{error}");
+        assert_eq!(patch(&wide, &(0..2).map(there_and_back).collect()).unwrap(), wide);
     }
 }
