@@ -185,7 +185,7 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Its rights.
     pub security: Security,
-    /// Its CRI log file; directories are made.
+    /// Its CRI log file, which nobody else writes to; directories are made.
     pub log: PathBuf,
     /// What makes it. Set by the [`Keeper`] to its own.
     pub backend: Backend,

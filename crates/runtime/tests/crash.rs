@@ -59,6 +59,34 @@ async fn containers_outlive_the_helper_and_keep_their_exit_code() {
 }
 
 #[tokio::test]
+async fn each_line_is_logged_once_however_often_the_helper_is_killed() {
+    let bench = Bench::new().await;
+    let mut events = bench.keeper.events();
+    let count = "i=0; while [ ! -e /tmp/stop ]; do seq $i $((i + 999)); i=$((i + 1000)); done";
+    bench.keeper.start(&bench.sh("c", &format!("({count}) & ({count}) >&2; wait"))).await.unwrap();
+    let length = || fs::metadata(bench.log_path("c")).unwrap().len();
+    for _ in 0..20 {
+        let before = length();
+        until("the log to grow", || length() > before).await;
+        kill(bench.helper_pid());
+        resync(&mut events).await;
+    }
+    bench.exec("c", &["touch", "/tmp/stop"]).await;
+    while !matches!(events.recv().await.unwrap(), Event::Exited { .. }) {}
+    let log = fs::read_to_string(bench.log_path("c")).unwrap();
+    for stream in [" stdout F ", " stderr F "] {
+        let lines = log.lines().filter_map(|line| Some(line.split_once(stream)?.1.parse::<usize>().unwrap()));
+        let (mut count, mut wrong) = (0, None);
+        for line in lines {
+            wrong = wrong.or((line != count).then_some((count, line)));
+            count += 1;
+        }
+        assert_eq!((wrong, count % 1000), (None, 0), "{stream}: of {count} lines the first wrong one, and what it is");
+    }
+    bench.close().await;
+}
+
+#[tokio::test]
 async fn an_end_that_nobody_saw_is_unknown() {
     let mut bench = Bench::new().await;
     let container = bench.keeper.start(&bench.sh("c", "echo last words; sleep 1000")).await.unwrap();

@@ -50,7 +50,7 @@ impl Keeper {
             };
             let dir = self.dir.container(&id);
             let ticks = |pid| record::process(pid).map(|(_, ticks, _)| ticks);
-            let mut held = Held::new(spec, record);
+            let mut held = Held::new(spec, record, &dir);
             let seen = held.pid().and_then(ticks);
             let decision = record::adopt(&held.record.state, held.record.start_ticks, seen);
             if let Adoption::Watch = decision {
@@ -63,6 +63,7 @@ impl Keeper {
             }
             if matches!(decision, Adoption::Watch | Adoption::Lost) {
                 held.open_streams(&dir)?;
+                held.recover(&mut self.scratch);
             }
             let watched = held.pidfd.is_some();
             self.containers.insert(id.clone(), held);

@@ -8,14 +8,8 @@ use std::{
 
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::{
-    logs::{self, Lines, Log},
-    record::Record,
-};
+use super::{journal::Journal, record::Record};
 use crate::{ContainerSpec, Error, Result, State, protocol::Streams};
-
-/// Names of the streams, in the order of their index.
-pub const STREAMS: [&str; 2] = ["stdout", "stderr"];
 
 /// What a pipe holds at most (`F_SETPIPE_SZ` of anyone, `/proc/sys/fs/pipe-max-size`).
 const PIPE: usize = 1 << 20;
@@ -46,16 +40,14 @@ pub struct Held {
     pub removing: Vec<super::keeper::Caller>,
     /// It shall be removed as soon as it ended.
     pub doomed: bool,
-    lines: [Lines; 2],
-    log: Log,
+    journal: Journal,
 }
 
 impl Held {
-    /// A container with nothing open yet.
-    pub fn new(spec: ContainerSpec, record: Record) -> Self {
+    /// A container with its record in `dir`, and nothing open yet.
+    pub fn new(spec: ContainerSpec, record: Record, dir: &Path) -> Self {
         Self {
-            log: Log::new(&spec.log),
-            lines: STREAMS.map(Lines::new),
+            journal: Journal::new(dir, &spec.log),
             output: [None, None],
             stdin: None,
             pidfd: None,
@@ -99,42 +91,39 @@ impl Held {
 
     /// Opens the log, so that a container that says nothing has one too.
     pub fn open_log(&mut self) -> Result<()> {
-        self.log.open().map(drop).map_err(Error::io(format!("open log {}", self.spec.log.display())))
+        self.journal.open_log().map_err(Error::io(format!("open log {}", self.spec.log.display())))
     }
 
     /// Continues the log in a fresh file.
     pub fn reopen_log(&mut self) -> Result<()> {
-        self.log.reopen().map_err(Error::io(format!("reopen log {}", self.spec.log.display())))?;
+        self.journal.reopen_log().map_err(Error::io(format!("reopen log {}", self.spec.log.display())))?;
         if matches!(self.record.state, State::Exited { .. }) {
-            self.log.close();
+            self.journal.close_log();
         }
         Ok(())
     }
 
-    /// Reads once from a stream into the log and to the listeners; how much. 0: nothing more is there now.
+    /// Logs what a former helper had taken from the streams when it was cut off.
+    pub fn recover(&mut self, scratch: &mut [u8]) {
+        self.journal.recover(scratch);
+    }
+
+    /// Takes once what a stream holds, for the log and the listeners; how much. 0: nothing more is there now.
     pub fn pump(&mut self, stream: usize, scratch: &mut [u8]) -> usize {
         let Some(file) = &self.output[stream] else { return 0 };
-        let read = match rustix::io::read(file, &mut *scratch) {
-            Ok(0) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return 0,
-            Ok(read) => read,
-            Err(_) => {
-                self.output[stream] = None; // EIO: the last process left the terminal
-                return 0;
-            }
+        let Ok(chunk) = self.journal.pump(stream, file, scratch) else {
+            self.output[stream] = None; // EIO: the last process left the terminal
+            return 0;
         };
-        let chunk = &scratch[..read];
-        let mut entries = Vec::with_capacity(read + 64);
-        self.lines[stream].push(chunk, &logs::now(), &mut entries);
-        let _ = self.log.write(&entries);
         self.subscribers.retain_mut(|subscriber| {
-            let Some(pipe) = &subscriber.pipes[stream] else { return true };
+            let Some(pipe) = subscriber.pipes[stream].as_ref().filter(|_| !chunk.is_empty()) else { return true };
             // A listener that does not keep up misses output; it cannot stop the container.
             !matches!(rustix::io::write(pipe, chunk), Err(rustix::io::Errno::PIPE))
         });
-        read
+        chunk.len()
     }
 
-    /// Reads what the ended container left and closes everything.
+    /// Takes what the ended container left and closes everything.
     pub fn finish(&mut self, scratch: &mut [u8]) {
         for stream in 0..2 {
             // Not to its end: whoever was given the stream by the container may write on for ever.
@@ -146,12 +135,7 @@ impl Held {
                 }
             }
         }
-        let mut entries = Vec::new();
-        for lines in &mut self.lines {
-            lines.finish(&logs::now(), &mut entries);
-        }
-        let _ = self.log.write(&entries);
-        self.log.close();
+        self.journal.finish(scratch);
         self.output = [None, None];
         self.stdin = None;
         self.pidfd = None;

@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use super::{
     container::Held,
+    journal,
     record::{self, Dir, Record},
     worker::Worker,
 };
@@ -142,7 +143,7 @@ impl Keeper {
             queue: VecDeque::new(),
             filters: HashMap::new(),
             execs: HashMap::new(),
-            scratch: vec![0; 64 << 10].into(),
+            scratch: vec![0; journal::SCRATCH].into(),
             stopping: false,
             workers: HashMap::new(),
             unclaimed: HashMap::new(),
@@ -492,7 +493,7 @@ fn pin_mount(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Two streams and a log for each container: the soft limit of 1024 would end at 300.
+/// Two streams, their journals and a log for each container: the soft limit of 1024 would end at 200.
 fn raise_file_limit() {
     let held = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: held.maximum, ..held };

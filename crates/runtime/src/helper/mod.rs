@@ -21,6 +21,7 @@ mod adopt;
 mod container;
 mod create;
 mod exec;
+mod journal;
 mod keeper;
 mod logs;
 mod record;

@@ -1,8 +1,8 @@
 //! What the helper knows, on disk: written first, removed last, each file replaced whole.
 //!
 //! Below the run directory: `sandboxes/ID.json`, `netns/ID{,.ipc,.uts}` (pinned namespaces) and
-//! `containers/ID/{spec,state}.json` with the streams `stdin`, `stdout`, `stderr`. The directory is expected
-//! to be lost with the processes it describes, so nothing is synced.
+//! `containers/ID/{spec,state}.json` with the streams `stdin`, `stdout`, `stderr` and their journals. The directory is
+//! expected to be lost with the processes it describes, so nothing is synced.
 
 use std::{
     fs, io,

@@ -179,8 +179,8 @@ impl Keeper {
         let sandbox = self.sandboxes.get(&spec.sandbox).filter(|held| held.ready && held.removing.is_empty());
         sandbox.ok_or_else(|| Error::NotFound(format!("sandbox {}", spec.sandbox)))?;
         self.dir.create(&spec, &creating())?;
-        self.containers.insert(id.clone(), Held::new(spec, creating()));
         let dir = self.dir.container(&id);
+        self.containers.insert(id.clone(), Held::new(spec, creating(), &dir));
         let held = self.containers.get_mut(&id).ok_or_else(|| Error::NotFound(id.clone()))?;
         let ready = held.open_streams(&dir).and_then(|()| held.open_log()).and_then(|()| self.watch_output(&id));
         if let Err(e) = ready {
