@@ -190,10 +190,18 @@ impl Group<'_> {
             }
         }
         if let Some(memory) = r.memory {
+            // What is limited shall not go on in the swap, which belongs to all. Not every kernel counts that.
+            let swap = |file: &str, value: String| match set("memory", file, value) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            };
             if v2 {
                 set("memory", "memory.max", unlimited("max", memory))?;
+                swap("memory.swap.max", if memory < 0 { "max".into() } else { "0".into() })?;
             } else {
+                swap("memory.memsw.limit_in_bytes", "-1".into())?; // never below the other
                 set("memory", "memory.limit_in_bytes", unlimited("-1", memory))?;
+                swap("memory.memsw.limit_in_bytes", unlimited("-1", memory))?;
             }
         }
         match r.pids {

@@ -111,8 +111,15 @@ pub fn sysctl_path(spec: &SandboxSpec, name: &str) -> Result<String> {
     Ok(format!("/proc/sys/{}", name.replace('.', "/")))
 }
 
-/// The OCI configuration. `namespaces` are pairs of an OCI type and the path to join.
-pub fn oci(spec: &ContainerSpec, root: &Path, namespaces: &[(&str, String)], host_pid: bool) -> Value {
+/// The OCI configuration. `shm` is what the sandbox's containers have in common as `/dev/shm`; `namespaces` are pairs of
+/// an OCI type and the path to join.
+pub fn oci(
+    spec: &ContainerSpec,
+    root: &Path,
+    shm: Option<&Path>,
+    namespaces: &[(&str, String)],
+    host_pid: bool,
+) -> Value {
     let security = &spec.security;
     let sys = if security.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
@@ -125,8 +132,10 @@ pub fn oci(spec: &ContainerSpec, root: &Path, namespaces: &[(&str, String)], hos
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", sys]}),
     ];
     if !spec.mounts.iter().any(|m| m.destination == Path::new("/dev/shm")) {
-        mounts.push(json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-                           "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]}));
+        let mut options = vec!["nosuid", "noexec", "nodev"];
+        options.extend(if shm.is_some() { &["bind"][..] } else { &["mode=1777", "size=65536k"] });
+        mounts.push(json!({"destination": "/dev/shm", "type": if shm.is_some() { "bind" } else { "tmpfs" },
+                           "source": shm.unwrap_or(Path::new("shm")), "options": options}));
     }
     mounts.extend(spec.mounts.iter().map(|mount| {
         let access = if mount.read_only { "ro" } else { "rw" };
@@ -239,7 +248,7 @@ mod tests {
 
     #[test]
     fn masked_paths_go_only_with_privilege_or_on_demand() {
-        let paths = |spec: &ContainerSpec| oci(spec, Path::new("/r"), &[], false)["linux"]["maskedPaths"].clone();
+        let paths = |spec: &ContainerSpec| oci(spec, Path::new("/r"), None, &[], false)["linux"]["maskedPaths"].clone();
         assert_eq!(paths(&spec()).as_array().unwrap().len(), MASKED.len());
         let mut open = spec();
         open.security.unmasked_proc = true;

@@ -75,13 +75,18 @@ async fn a_fork_bomb_stays_inside() {
 async fn limits_change_while_it_runs() {
     let bench = Bench::new().await;
     bench.keeper.start(&bench.spec("c", &["sleep", "1000"])).await.unwrap();
-    let resources = Resources { memory: Some(64 << 20), cpu_quota: Some(50_000), ..Resources::default() };
-    bench.keeper.update("c", &resources).await.unwrap();
     let dirs = common::cgroups(&bench.instance);
     let read =
         |file: &str| dirs.iter().filter(|d| d.ends_with("pod/c")).find_map(|d| fs::read_to_string(d.join(file)).ok());
-    let limit = read("memory.limit_in_bytes").or_else(|| read("memory.max")).unwrap();
-    assert_eq!(limit.trim(), (64 << 20).to_string());
+    for mib in [64, 128, 32] {
+        let resources = Resources { memory: Some(mib << 20), cpu_quota: Some(50_000), ..Resources::default() };
+        bench.keeper.update("c", &resources).await.unwrap();
+        let limit = read("memory.limit_in_bytes").or_else(|| read("memory.max")).unwrap();
+        assert_eq!(limit.trim(), (mib << 20).to_string());
+        if let Some(with_swap) = read("memory.memsw.limit_in_bytes") {
+            assert_eq!(with_swap, limit, "nothing goes on in the swap");
+        }
+    }
     bench.close().await;
 }
 
@@ -194,6 +199,26 @@ async fn containers_of_a_sandbox_share_and_keep_their_namespaces() {
         ..spec
     };
     assert!(matches!(bench.keeper.make_sandbox(&bad).await, Err(Error::Invalid { .. })));
+    bench.close().await;
+}
+
+#[tokio::test]
+async fn shared_memory_is_the_sandboxs_and_outlasts_a_container() {
+    let bench = Bench::new().await;
+    let ipc = SandboxSpec { id: "host".into(), cgroup: "host".into(), host_ipc: true, ..SandboxSpec::default() };
+    bench.keeper.make_sandbox(&ipc).await.unwrap();
+    assert_eq!(bench.output("a", "echo of a > /dev/shm/word").await, "");
+    let look = "cat /dev/shm/word; grep -c ' /dev/shm .*nosuid,nodev,noexec' /proc/mounts; head -c 64m /dev/zero > /dev/shm/big || :";
+    let seen = bench.output("b", look).await;
+    assert!(seen.starts_with("of a\n1\n") && seen.contains("No space left"), "{seen}");
+    let ours = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    let name = ours.path().display();
+    let look = format!("ls /dev/shm/word || :; ls {name} || :");
+    let seen = bench.output_of(&ContainerSpec { sandbox: "host".into(), ..bench.sh("c", &look) }).await;
+    assert!(seen.contains("/dev/shm/word: No such") && seen.ends_with(&format!("{name}\n")), "{seen}");
+    let seen = bench.output("d", &format!("ls {name} || :")).await;
+    assert!(seen.contains("No such"), "{seen}");
+    bench.keeper.remove_sandbox("host").await.unwrap();
     bench.close().await;
 }
 

@@ -37,7 +37,7 @@ pub struct Job<'a> {
     /// Where namespaces are pinned.
     pub netns: &'a Path,
     /// The pins of the container's sandbox.
-    pub pins: [PathBuf; 3],
+    pub pins: record::Pins,
     /// What to start.
     pub spec: &'a ContainerSpec,
     /// Where to start it.
@@ -66,7 +66,7 @@ pub fn start(job: &Job<'_>) -> Outcome {
     // By this worker's number, so that a program which it executes finds them too.
     let held = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
     let joined: Vec<_> = namespaces.iter().map(|(kind, fd)| (*kind, held(fd))).collect();
-    let root = mount_root(job)?;
+    let (root, shm) = mount_root(job)?;
     let root_fd = rustix::fs::open(&root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(Error::io(format!("open {}", root.display())))?;
     check_targets(root_fd.as_fd(), spec)?;
@@ -75,7 +75,7 @@ pub fn start(job: &Job<'_>) -> Outcome {
 
     let bundle = Bundle {
         job,
-        config: spec::oci(spec, &root, &joined, job.sandbox.host_pid),
+        config: spec::oci(spec, &root, shm.as_deref(), &joined, job.sandbox.host_pid),
         payload: payload(spec, &identity, job.seccomp, job.hierarchies.names())?,
     };
     let console = spec.terminal.then(listen_for_terminal).transpose()?;
@@ -159,7 +159,7 @@ pub fn pipe() -> Result<(File, OwnedFd)> {
 
 /// The pinned namespaces, opened while their pins are still in sight.
 fn open_namespaces(job: &Job<'_>) -> Result<Vec<(&'static str, OwnedFd)>> {
-    let [net, ipc, uts] = &job.pins;
+    let [net, ipc, uts] = &job.pins.namespaces;
     let wanted = [("network", net, !job.sandbox.host_network), ("ipc", ipc, !job.sandbox.host_ipc), ("uts", uts, true)];
     wanted
         .into_iter()
@@ -172,13 +172,14 @@ fn open_namespaces(job: &Job<'_>) -> Result<Vec<(&'static str, OwnedFd)>> {
 }
 
 /// Mounts the root in a mount namespace of this worker's, where nobody else sees it and where it ends with
-/// the container. Takes out of sight what would slow down or mislead libcontainer: the pins of all
+/// the container; where it is, and the memory that the sandbox shares. Takes out of sight what would slow down or mislead libcontainer: the pins of all
 /// sandboxes, and the cgroup hierarchies, which are seen to already.
-fn mount_root(job: &Job<'_>) -> Result<PathBuf> {
+fn mount_root(job: &Job<'_>) -> Result<(PathBuf, Option<PathBuf>)> {
     let doing = |what: &str| format!("{what} for {}", job.spec.id);
     sys::unshare(libc::CLONE_NEWNS).map_err(Error::io(doing("unshare mounts")))?;
     rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(Error::io(doing("detach from the host's mounts")))?;
+    let shm = shared_memory(job)?;
     let _ = rustix::mount::unmount(job.netns, UnmountFlags::DETACH);
     let cgroups = "/sys/fs/cgroup";
     let _ = rustix::mount::unmount(cgroups, UnmountFlags::DETACH);
@@ -210,7 +211,23 @@ fn mount_root(job: &Job<'_>) -> Result<PathBuf> {
     rustix::mount::mount("overlay", &root, "overlay", MountFlags::empty(), Some(options.as_c_str()))
         .map_err(Error::io(doing("mount overlay")))?;
     std::env::set_current_dir(job.dir).map_err(Error::io(doing("enter the record")))?;
-    Ok(root)
+    Ok((root, shm))
+}
+
+/// Brings the sandbox's shared memory to where it stays in sight. A sandbox made by an older helper has none.
+fn shared_memory(job: &Job<'_>) -> Result<Option<PathBuf>> {
+    let pin = &job.pins.shm;
+    if job.sandbox.host_ipc {
+        return Ok(Some("/dev/shm".into()));
+    }
+    if !pin.is_dir() {
+        return Ok(None);
+    }
+    let shm = job.dir.join("shm");
+    let doing = || format!("bring the shared memory of {} to {}", job.sandbox.id, job.spec.id);
+    fs::create_dir_all(&shm).map_err(Error::io(doing()))?;
+    rustix::mount::mount_bind(pin, &shm).map_err(Error::io(doing()))?;
+    Ok(Some(shm))
 }
 
 /// An image may make its own `/dev` or `/etc/resolv.conf` a link to send our mounts elsewhere.

@@ -1,8 +1,8 @@
 //! What the helper knows, on disk: written first, removed last, each file replaced whole.
 //!
-//! Below the run directory: `sandboxes/ID.json`, `netns/ID{,.ipc,.uts}` (pinned namespaces) and
-//! `containers/ID/{spec,state}.json` with the streams `stdin`, `stdout`, `stderr` and their journals. The directory is
-//! expected to be lost with the processes it describes, so nothing is synced.
+//! Below the run directory: `sandboxes/ID.json`, `netns/ID{,.ipc,.uts}` (pinned namespaces), `netns/ID.shm` (shared memory)
+//! and `containers/ID/{spec,state}.json` with the streams `stdin`, `stdout`, `stderr` and their journals. The directory
+//! is expected to be lost with the processes it describes, so nothing is synced.
 
 use std::{
     fs, io,
@@ -52,6 +52,14 @@ pub fn adopt(state: &State, recorded_ticks: u64, seen_ticks: Option<u64>) -> Ado
     }
 }
 
+/// What keeps a sandbox while none of its processes runs: mounts on these.
+pub struct Pins {
+    /// Files: network, IPC, UTS.
+    pub namespaces: [PathBuf; 3],
+    /// A directory: `/dev/shm` of its containers.
+    pub shm: PathBuf,
+}
+
 /// A container's id and, if complete, its record.
 pub type Found = (String, Option<(ContainerSpec, Record)>);
 
@@ -83,10 +91,11 @@ impl Dir {
         self.0.join("containers").join(id)
     }
 
-    /// Where the namespaces of a sandbox are pinned: network, IPC, UTS.
-    pub fn pins(&self, sandbox: &str) -> [PathBuf; 3] {
+    /// Where the namespaces and the shared memory of a sandbox are pinned.
+    pub fn pins(&self, sandbox: &str) -> Pins {
         let dir = self.0.join("netns");
-        [dir.join(sandbox), dir.join(format!("{sandbox}.ipc")), dir.join(format!("{sandbox}.uts"))]
+        let pin = |kind: &str| dir.join(format!("{sandbox}{kind}"));
+        Pins { namespaces: [pin(""), pin(".ipc"), pin(".uts")], shm: pin(".shm") }
     }
 
     /// Records a new container.

@@ -110,7 +110,7 @@ impl Keeper {
         }
         let id = spec.id.clone();
         let pins = self.dir.pins(&id);
-        let netns = if spec.host_network { "/proc/self/ns/net".into() } else { pins[0].clone() };
+        let netns = if spec.host_network { "/proc/self/ns/net".into() } else { pins.namespaces[0].clone() };
         let sandbox = Sandbox { spec, netns };
         self.dir.save_sandbox(&sandbox)?;
         let made = HeldSandbox { sandbox, ready: false, removing: Vec::new() };
