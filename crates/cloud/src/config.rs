@@ -6,13 +6,16 @@
 mod environment;
 mod files;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde_json::{Map, Value};
 
 pub use environment::Environment;
 
 use crate::Secret;
+
+/// Neutron and Heat may think for a minute on a busy cloud; proxies in front of them give up at about that time too.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How to reach a cloud and who is asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Config {
     pub tls: Tls,
     /// Addresses to use instead of the catalogue's, by service type.
     pub overrides: BTreeMap<String, String>,
+    /// How long an answer is waited for, uploads of images aside.
+    pub timeout: Duration,
 }
 
 /// Proof of who is asking.
@@ -202,6 +207,7 @@ impl Config {
                 identity: cert.map(|(cert, key)| (cert.into(), key.into())),
             },
             overrides: overrides.collect(),
+            timeout: entry.timeout()?,
         })
     }
 }
@@ -308,6 +314,13 @@ impl Entry<'_> {
             region => region["name"].as_str().map(str::to_owned),
         };
         self.text("region_name").or_else(first)
+    }
+
+    fn timeout(&self) -> Result<Duration, ConfigError> {
+        let Some(text) = self.text("api_timeout") else { return Ok(ANSWER_TIMEOUT) };
+        let wanted = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let wanted = wanted.filter(|wanted| !wanted.is_zero());
+        wanted.ok_or_else(|| self.wrong(format!("api_timeout {text} must be a number of seconds above 0")))
     }
 
     fn interface(&self) -> Result<Interface, ConfigError> {

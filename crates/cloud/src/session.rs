@@ -28,8 +28,6 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Neutron and Heat may think for a minute on a busy cloud; proxies in front of them give up at about that time too.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 const REQUEST_IDS: [&str; 2] = ["x-openstack-request-id", "x-compute-request-id"];
 
@@ -259,7 +257,7 @@ fn following<'a>(page: &'a Value, key: &str) -> Option<&'a str> {
 fn client(config: &Config) -> Result<reqwest::Client, Error> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT)
+        .timeout(config.timeout)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("rastos/", env!("CARGO_PKG_VERSION")));
     let tls = |e: reqwest::Error| Error::Tls { why: e.to_string() };

@@ -34,6 +34,8 @@ pub enum Fault {
     Says(u16),
     /// The service has acted; what stands before it gave up waiting for its answer.
     TimesOut,
+    /// The service has acted, and nothing more is heard, for as long as the client waits.
+    Silent,
     /// The connection ends before the service hears of it.
     DropsBefore,
     /// The connection ends once the service has acted.
@@ -146,6 +148,7 @@ impl Proxies {
         match fault {
             Some(Fault::TimesOut) => return refuse(&mut client, 504),
             Some(Fault::DropsAfter) => return Ok(()),
+            Some(Fault::Silent) => return io::copy(&mut client, &mut io::sink()).map(drop),
             Some(Fault::KilledAfter) => return self.kill(),
             Some(Fault::Restarts) => restart(port),
             Some(Fault::Grows) => answer = grown(&answer).unwrap_or(answer),

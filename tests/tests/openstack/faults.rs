@@ -172,6 +172,11 @@ mod each_request_once {
     }
 
     #[test]
+    fn is_never_answered() {
+        once("silent", Fault::Silent);
+    }
+
+    #[test]
     fn loses_its_connection_before() {
         once("before", Fault::DropsBefore);
     }

@@ -48,6 +48,7 @@ fn the_usual_others_count_too() {
             ("OS_CACERT", "/ca.pem"),
             ("OS_INSECURE", "true"),
             ("OS_NETWORK_ENDPOINT_OVERRIDE", "http://n/"),
+            ("OS_API_TIMEOUT", "2.5"),
         ]),
     )
     .unwrap();
@@ -57,6 +58,7 @@ fn the_usual_others_count_too() {
     assert_eq!((config.region.as_deref(), config.interface), (Some("North"), Interface::Internal));
     assert_eq!((config.tls.cacert.as_deref(), config.tls.insecure), (Some(Path::new("/ca.pem")), true));
     assert_eq!(config.overrides.get("network").map(String::as_str), Some("http://n"));
+    assert_eq!(config.timeout, Duration::from_millis(2500));
 }
 
 #[test]
@@ -101,6 +103,10 @@ fn what_is_missing_or_wrong_is_said() {
     assert_eq!(refused(&[url]), "the environment: username (OS_USERNAME) is missing");
     assert_eq!(refused(&[url, ("OS_USERNAME", "u")]), "the environment: password (OS_PASSWORD) is missing");
     assert!(refused(&[url, ("OS_AUTH_TYPE", "v3kerberos")]).contains("v3kerberos is not supported"));
+    for wrong in ["0", "-1", "1e99", "soon"] {
+        let said = refused(&[url, ("OS_USERNAME", "u"), ("OS_PASSWORD", "p"), ("OS_API_TIMEOUT", wrong)]);
+        assert_eq!(said, format!("the environment: api_timeout {wrong} must be a number of seconds above 0"));
+    }
     assert!(refused(&[url, ("OS_IDENTITY_API_VERSION", "2")]).contains("version 2 is not served"));
 }
 
