@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{API_VERSION, machine::Mirror};
 use crate::{Faults, Quantity, kinds, typed};
 
-pub use rules::{POD_RANGE, name_rule};
+pub use rules::{POD_RANGE, meets_pods, name_rule};
 
 /// The port of the API.
 pub const API_PORT: u16 = 6443;

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use api::rastos::{
     Cluster,
-    cluster::{POD_RANGE, overlap},
+    cluster::{POD_RANGE, meets_pods},
 };
-use ipnet::IpNet;
 
 use super::Plan;
 use crate::{
@@ -165,7 +164,7 @@ pub(super) fn networks(cluster: &Cluster, seen: &Seen, plan: &mut Plan) -> Netwo
         return Networks { external, existing: Some(wanted.clone()) };
     };
     for taken in seen.subnets.iter().filter(|s| s.network == network.id).filter_map(|s| s.cidr.parse().ok()) {
-        if POD_RANGE.parse().is_ok_and(|pods: IpNet| overlap(&pods, &taken)) {
+        if meets_pods(&taken) {
             let what = format!("network {} has the range {taken}, where pods get their addresses from", network.name);
             plan.stop(what, format!("choose a network outside {POD_RANGE}"));
         }

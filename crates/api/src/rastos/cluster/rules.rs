@@ -10,6 +10,11 @@ pub const POD_RANGE: &str = "10.42.0.0/16";
 /// Stacks are called `rastos-NAME-state`, servers `NAME-0`, and hosts end in `.NAME.rastos.internal`.
 const LONGEST_NAME: usize = 40;
 
+/// Whether a range holds addresses of pods.
+pub fn meets_pods(range: &IpNet) -> bool {
+    POD_RANGE.parse().is_ok_and(|pods| overlap(&pods, range))
+}
+
 /// What is wrong with a cluster's name. It becomes part of paths, of addresses and of the names of stacks.
 pub fn name_rule(name: &str) -> names::Complaint {
     names::label(name)
@@ -21,7 +26,6 @@ pub fn name_rule(name: &str) -> names::Complaint {
 }
 
 impl Cluster {
-    /// Notes what may not stand; the name and the rest of the metadata are judged as those of every kind.
     /// Notes what may not stand; the name and the rest of the metadata are judged as those of every kind.
     pub(crate) fn judge(&self, bad: &mut Faults) {
         let root = Path::root();
@@ -67,8 +71,7 @@ impl Network {
         bad.unless(matches!(cidr, IpNet::V4(_)), at.clone(), "must be an IPv4 range");
         bad.unless(cidr.addr() == cidr.network(), at.clone(), format!("must begin at its network, {}", cidr.trunc()));
         bad.unless(cidr.prefix_len() <= 29, at.clone(), "must hold at least 8 addresses: /29 or wider");
-        let pods = POD_RANGE.parse::<IpNet>().is_ok_and(|pods| overlap(&pods, &cidr));
-        bad.unless(!pods, at, format!("overlaps the pods' range {POD_RANGE}; choose another"));
+        bad.unless(!meets_pods(&cidr), at, format!("overlaps the pods' range {POD_RANGE}; choose another"));
     }
 }
 
