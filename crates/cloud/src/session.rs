@@ -239,11 +239,12 @@ impl Session {
         length: u64,
         stream: impl Fn() -> Result<reqwest::Body, Error>,
     ) -> Result<(), Error> {
+        let kind = call.kind;
         let dress = |request: RequestBuilder| {
             let request = request.timeout(UPLOAD_TIMEOUT).header(header::CONTENT_LENGTH, length);
-            Ok(request.header(header::CONTENT_TYPE, call.kind).body(stream()?))
+            Ok(request.header(header::CONTENT_TYPE, kind).body(stream()?))
         };
-        self.attempt(&Call { again: false, ..call.clone() }, dress).await.map(drop)
+        self.attempt(&Call { again: false, ..call }, dress).await.map(drop)
     }
 }
 
