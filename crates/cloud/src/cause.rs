@@ -14,8 +14,6 @@ pub struct Cause {
     pub resource: String,
     /// What the service said.
     pub why: String,
-    /// What to do about it, when we know.
-    pub advice: Option<&'static str>,
     /// The last lines of the machine's console.
     pub console: Vec<String>,
 }
@@ -23,15 +21,65 @@ pub struct Cause {
 impl Cause {
     /// A cause without more.
     pub fn of(resource: impl Into<String>, why: String) -> Self {
-        Self { resource: resource.into(), why, advice: None, console: Vec::new() }
+        Self { resource: resource.into(), why, console: Vec::new() }
+    }
+}
+
+/// A failure that a service's words betray.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// No compute host has room.
+    NoHost,
+    /// A quota is used up.
+    Quota,
+    /// A network has no address left.
+    NoAddress,
+    /// The state volume is in use elsewhere.
+    VolumeTaken,
+}
+
+/// What services say, and what that is.
+const PHRASES: [(&str, Known); 6] = [
+    ("No valid host", Known::NoHost),
+    ("Quota exceeded", Known::Quota),
+    ("exceeds allowed", Known::Quota),
+    ("TooManyInstances", Known::Quota),
+    ("No more IP addresses", Known::NoAddress),
+    ("Block Device Mapping is Invalid", Known::VolumeTaken),
+];
+
+impl Known {
+    /// What a service's words come down to, when we know.
+    pub fn by(words: &str) -> Option<Self> {
+        PHRASES.iter().find(|(phrase, _)| words.contains(phrase)).map(|(_, known)| *known)
+    }
+
+    /// In plain words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoHost => "no compute host has room for its flavor in its zone",
+            Self::Quota => "the project's quota is used up",
+            Self::NoAddress => "the network has no address left",
+            Self::VolumeTaken => "the state volume is not free",
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::NoHost => "try another flavor or zone, or ask the cloud's operators",
+            Self::Quota => "delete what is not needed (`rast cloud inventory` shows it), or ask for a larger quota",
+            Self::NoAddress => "ask the cloud's operators for a larger range",
+            Self::VolumeTaken => "see what holds it: `rast cloud status`",
+        }
     }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.resource, self.why)?;
-        if let Some(advice) = self.advice {
-            write!(f, "; {advice}")?;
+        if let Some(known) = Known::by(&self.why) {
+            write!(f, "; {}: {}", known.words(), known.advice())?;
         }
         for line in &self.console {
             write!(f, "\n      console | {line}")?;
@@ -52,8 +100,7 @@ pub fn failed(resources: &[Resource]) -> impl Iterator<Item = &Resource> {
 pub fn explain(resource: &Resource, server: Option<&Server>, console: &str) -> Cause {
     let fault = server.map(|s| s.fault.as_str()).filter(|f| !f.is_empty());
     let why = fault.map_or_else(|| plain(&resource.reason, &resource.name), str::to_owned);
-    let advice = ADVICE.iter().find(|(mark, _)| why.contains(mark)).map(|(_, advice)| *advice);
-    Cause { resource: resource.name.clone(), why, advice, console: last_lines(console, LINES) }
+    Cause { resource: resource.name.clone(), why, console: last_lines(console, LINES) }
 }
 
 /// The last lines of a console that say something.
@@ -61,21 +108,6 @@ pub fn last_lines(console: &str, most: usize) -> Vec<String> {
     let lines: Vec<&str> = console.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     lines[lines.len().saturating_sub(most)..].iter().map(|l| (*l).to_owned()).collect()
 }
-
-const ADVICE: [(&str, &str); 6] = [
-    (
-        "No valid host",
-        "no compute host has room for this flavor in this zone: try another flavor or zone, or ask the cloud's operators",
-    ),
-    ("Quota exceeded", "delete what is not needed (rast cloud inventory), or ask for a larger quota, and run up again"),
-    (
-        "exceeds allowed",
-        "delete what is not needed (rast cloud inventory), or ask for a larger quota, and run up again",
-    ),
-    ("TooManyInstances", "delete servers that are not needed, or ask for a larger quota, and run up again"),
-    ("No more IP addresses", "the network's range is used up: ask the cloud's operators"),
-    ("Block Device Mapping is Invalid", "the state volume is not free: see rast cloud status"),
-];
 
 /// Heat's wrapping taken off: `OverQuotaClient: resources.port_0: Quota exceeded …\nNeutron server returns …`.
 fn plain(reason: &str, name: &str) -> String {
@@ -98,7 +130,9 @@ mod tests {
         let reason = "OverQuotaClient: resources.port_0: Quota exceeded for resources: ['port'].\nNeutron server returns request_ids: ['req-1']";
         let cause = explain(&resource("CREATE_FAILED", reason), None, "");
         assert!(cause.to_string().starts_with("port_0: Quota exceeded for resources: ['port']. Neutron"), "{cause}");
-        assert!(cause.advice.unwrap().contains("larger quota"));
+        let advice = "the project's quota is used up: delete what is not needed (`rast cloud inventory` shows it), \
+                      or ask for a larger quota";
+        assert!(cause.to_string().ends_with(advice), "{cause}");
     }
 
     #[test]
@@ -107,7 +141,7 @@ mod tests {
         let console: String = (0..20).map(|i| format!("line {i}\n\n")).collect();
         let cause = explain(&resource("CREATE_FAILED", "Went to status ERROR"), Some(&server), &console);
         assert_eq!((cause.console.len(), cause.console[7].as_str()), (8, "line 19"));
-        assert!(cause.to_string().contains("No valid host was found.; no compute host has room"), "{cause}");
+        assert!(cause.to_string().contains("No valid host was found.; no compute host has room for"), "{cause}");
     }
 
     #[test]

@@ -71,11 +71,17 @@ const REMOVABLE: [(&str, Service, &str); 10] = [
 ];
 
 impl Left {
-    /// The kinds of which something may be left that could not be seen. A service that the cloud lacks holds nothing.
+    /// The kinds of which something may be left that could not be seen. A service that the cloud lacks, or that we may
+    /// not use, holds nothing of ours.
     pub fn unseen(&self, name: &str) -> Option<Error> {
         let ours = |kind: &str| kind == "image" || REMOVABLE.iter().any(|(k, _, _)| *k == kind);
-        let unlisted: Vec<_> = self.inventory.unlisted.iter().filter(|u| !u.lacking && ours(u.kind)).cloned().collect();
+        let unlisted: Vec<_> =
+            self.inventory.unlisted.iter().filter(|u| !u.lacking && !u.denied && ours(u.kind)).cloned().collect();
         (!unlisted.is_empty()).then(|| Error::Unseen { name: name.to_owned(), unlisted })
+    }
+
+    fn made(&self, which: Which) -> Made {
+        which.of(self.state.as_ref(), self.machines.as_ref())
     }
 }
 
@@ -181,7 +187,7 @@ pub async fn run(session: &Session, name: &str, keep_state: bool, report: &Repor
 
 impl Tries {
     fn note(&mut self, which: Which, left: &Left) {
-        let waits = made(which, left).stack.status == "DELETE_IN_PROGRESS";
+        let waits = left.made(which).stack.status == "DELETE_IN_PROGRESS";
         match which {
             Which::State => self.state += u32::from(!waits),
             Which::Machines => self.machines += u32::from(!waits),
@@ -189,17 +195,10 @@ impl Tries {
     }
 }
 
-fn made(which: Which, left: &Left) -> Made {
-    match which {
-        Which::State => left.state.clone().unwrap_or_default(),
-        Which::Machines => left.machines.clone().unwrap_or_default(),
-    }
-}
-
 async fn effect(session: &Session, name: &str, step: &Step, left: &Left, report: &Report) -> Result<(), UpError> {
     match step {
         Step::Delete(which) => {
-            let made = made(*which, left);
+            let made = left.made(*which);
             if *which == Which::State
                 && let Some((volume, mark)) = made.object("state").zip(made.stack.mark())
             {
@@ -211,7 +210,7 @@ async fn effect(session: &Session, name: &str, step: &Step, left: &Left, report:
             }
             wait(session, &made.stack.name, report).await?;
         }
-        Step::Explain(which) => return Err(UpError::Failed(explain(session, &made(*which, left)).await?)),
+        Step::Explain(which) => return Err(UpError::Failed(explain(session, &left.made(*which)).await)),
         Step::Remove { kind, id } => {
             report(Progress::Doing(format!("deleting {kind} {id}")));
             remove(session, kind, id).await?;

@@ -46,6 +46,9 @@ pub struct Unlisted {
     pub why: String,
     /// Whether the cloud has no such service, so that there can be none.
     pub lacking: bool,
+    /// Whether the service is one that wants a role of its own and we do not have it: others may have made some, rastOS
+    /// cannot have done so for us.
+    pub denied: bool,
 }
 
 /// How a kind is listed.
@@ -110,7 +113,8 @@ pub async fn read(session: &Session) -> Result<Inventory, Error> {
             Ok(list) => objects.extend(list.into_iter().map(|object| (kind, object))),
             Err(error) => {
                 let lacking = matches!(error, Error::NoService { .. });
-                unlisted.push(Unlisted { kind: kind.name, why: error.to_string(), lacking });
+                let denied = kind.service == Service::LoadBalancer && error.status() == Some(403);
+                unlisted.push(Unlisted { kind: kind.name, why: error.to_string(), lacking, denied });
             }
         }
     }

@@ -32,7 +32,7 @@ mod token;
 pub mod up;
 
 pub use account::Account;
-pub use cause::{Cause, last_lines};
+pub use cause::{Cause, Known, last_lines};
 pub use config::{Auth, Config, ConfigError, Domain, Environment, Interface, Project, Tls, User};
 pub use error::{Error, Refusal, optional};
 pub use inventory::Inventory;

@@ -317,7 +317,7 @@ impl Seen {
         match result {
             Ok(answer) => Some(answer),
             Err(error) => {
-                if !self.lacking.iter().any(|(s, _)| *s == service) {
+                if self.answers(service) {
                     self.lacking.push((service, error.to_string()));
                 }
                 None
@@ -327,7 +327,17 @@ impl Seen {
 
     /// Whether a service answered everything that it was asked.
     pub fn answers(&self, service: Service) -> bool {
-        !self.lacking.iter().any(|(s, _)| *s == service)
+        self.silence(service).is_none()
+    }
+
+    /// Why a service did not answer everything that it was asked.
+    pub fn silence(&self, service: Service) -> Option<&str> {
+        self.lacking.iter().find(|(s, _)| *s == service).map(|(_, why)| why.as_str())
+    }
+
+    /// The id of the volume that holds the state.
+    pub fn state_volume(&self) -> Option<String> {
+        self.state.as_ref()?.stack.output("volume").map(str::to_owned)
     }
 
     /// The cluster's uid, when it has been here.

@@ -70,6 +70,17 @@ pub enum Which {
     Machines,
 }
 
+impl Which {
+    /// This one of the two as it was seen; one without a name when it is not there.
+    pub(crate) fn of(self, state: Option<&Made>, machines: Option<&Made>) -> Made {
+        let made = match self {
+            Self::State => state,
+            Self::Machines => machines,
+        };
+        made.cloned().unwrap_or_default()
+    }
+}
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {

@@ -31,7 +31,7 @@ pub enum Cause {
     PortTaken,
     /// The node does not answer.
     NodeDown,
-    /// The API does not answer.
+    /// The API, or a service of the cloud, does not answer.
     Silent,
     /// No compute host of the cloud has room.
     NoHost,

@@ -66,6 +66,8 @@ pub struct Ready {
     pub server: String,
     /// The floating IP.
     pub address: String,
+    /// The state volume.
+    pub volume: Option<String>,
 }
 
 /// A stack that failed.
@@ -143,7 +145,7 @@ pub async fn run(
         let step = next(&aim, &seen, tried);
         tracing::debug!(?step, "next");
         if let Step::Done { server, address } = step {
-            return Ok(Ready { mark, server, address });
+            return Ok(Ready { mark, server, address, volume: seen.state_volume() });
         }
         begun = true;
         tried.note(&step);
@@ -205,7 +207,7 @@ impl Effects<'_> {
                 self.tell(format!("somebody is at work on stack {name}: waiting"));
                 wait(session, &name, report).await?;
             }
-            Step::Explain(which) => return Err(UpError::Failed(explain(session, &self.made(which)).await?)),
+            Step::Explain(which) => return Err(UpError::Failed(explain(session, &self.made(which)).await)),
             Step::Upload(local) => {
                 self.tell(format!("uploading image {} ({} MiB)", local.name(), local.bytes >> 20));
                 let (report, total) = (report.clone(), local.bytes);
@@ -246,11 +248,7 @@ impl Effects<'_> {
     }
 
     fn made(&self, which: Which) -> Made {
-        let made = match which {
-            Which::State => &self.seen.state,
-            Which::Machines => &self.seen.machines,
-        };
-        made.clone().unwrap_or_default()
+        which.of(self.seen.state.as_ref(), self.seen.machines.as_ref())
     }
 
     fn tell(&self, what: String) {
@@ -287,12 +285,12 @@ pub(crate) async fn wait(session: &Session, name: &str, report: &Report) -> Resu
     }
 }
 
-/// Finds out why a stack failed.
-pub(crate) async fn explain(session: &Session, made: &Made) -> Result<Failed, Error> {
+/// Finds out why a stack failed. What Nova does not tell, Heat's own words have to do for.
+pub(crate) async fn explain(session: &Session, made: &Made) -> Failed {
     let mut causes = Vec::new();
     for resource in cause::failed(&made.resources) {
         let is_server = resource.kind == "OS::Nova::Server" && !resource.object.is_empty();
-        let server = if is_server { nova::server(session, &resource.object).await? } else { None };
+        let server = if is_server { nova::server(session, &resource.object).await.ok().flatten() } else { None };
         let console = match &server {
             Some(server) => nova::console(session, &server.id, CONSOLE_LINES).await.unwrap_or_default(),
             None => String::new(),
@@ -304,7 +302,7 @@ pub(crate) async fn explain(session: &Session, made: &Made) -> Result<Failed, Er
         let why = if made.stack.has_failed() { reason.clone() } else { format!("{reason}; yet it is not as wanted") };
         causes.push(Cause::of("stack", why));
     }
-    Ok(Failed { stack: made.stack.name.clone(), status: made.stack.status.clone(), causes })
+    Failed { stack: made.stack.name.clone(), status: made.stack.status.clone(), causes }
 }
 
 async fn wake(session: &Session, id: &str, by: &str) -> Result<(), UpError> {

@@ -50,16 +50,19 @@ impl Why {
         let at = Address::parse(&cluster, &word)?;
         // A machine that is gone answers nothing, not even that it is gone.
         let found = tokio::time::timeout(PATIENCE, explain(&cluster, &at)).await;
-        let chain = match (found, own_cloud(context)) {
-            (Ok(Ok(chain)), Some(name)) if chain.cause == Cause::NodeDown => self.go_on(context, chain, &name).await,
-            (Ok(Err(error)), Some(name)) if error.downcast_ref::<Refused>().is_none() => {
-                self.go_on(context, unanswered(&at, &exit::words(&error)), &name).await
+        let own = own_cloud(context);
+        let chain = match found {
+            Ok(Err(error)) if own.is_some() && error.downcast_ref::<Refused>().is_none() => {
+                unanswered(&at, &exit::words(&error))
             }
-            (Err(_), Some(name)) => {
-                self.go_on(context, unanswered(&at, &format!("no answer in {PATIENCE:?}")), &name).await
+            Ok(found) => found?,
+            Err(_) => unanswered(&at, &format!("no answer in {PATIENCE:?}")),
+        };
+        let chain = match own {
+            Some(name) if matches!(chain.cause, Cause::NodeDown | Cause::Silent) => {
+                self.go_on(context, chain, &name).await
             }
-            (Err(_), None) => explain(&cluster, &at).await?,
-            (Ok(found), _) => found?,
+            _ => chain,
         };
         output::line(chain.to_string().trim_end())
     }
@@ -86,10 +89,7 @@ impl Why {
 
 /// Whether a cluster's API answers.
 async fn api(context: &Context, name: &str) -> Result<cloud::Api> {
-    let path = match &context.kubeconfig {
-        Some(path) => path.clone(),
-        None => keep::kubeconfig_path(name)?,
-    };
+    let path = keep::kubeconfig_path(context, name)?;
     if !path.exists() {
         return Ok(cloud::Api::Unasked);
     }

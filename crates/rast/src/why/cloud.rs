@@ -1,7 +1,7 @@
 //! Why a cluster's API does not answer: from its server and stacks to what Nova, Heat and the console say.
 
 use ::cloud::{
-    Account, Mark, last_lines,
+    Account, Known, Mark, Service, last_lines,
     seen::{Made, Server},
     template::machine_name,
     up::Failed,
@@ -44,12 +44,19 @@ pub enum Api {
 pub fn explain(evidence: &Evidence) -> Chain {
     let name = &evidence.name;
     let (seen, head) = (&evidence.account.seen, format!("cluster/{name} is not whole"));
+    let unknown = |chain: Chain| chain.because_of(format!("cluster/{name} is not known to be whole"));
+    if let Some(chain) = silent(evidence, &[Service::Orchestration]) {
+        return unknown(chain);
+    }
     if seen.state.is_none() && seen.machines.is_none() {
         return Chain::new(Cause::Absent, format!("cluster/{name}: this project holds no such cluster"))
             .advise("make it: `rast cloud up -f FILE`; or name the cloud that holds it: --os-cloud");
     }
     if let Some(chain) = stacks(evidence).or_else(|| parts(evidence)) {
         return chain.because_of(head);
+    }
+    if let Some(chain) = silent(evidence, &[Service::Compute, Service::BlockStorage, Service::Network]) {
+        return unknown(chain);
     }
     match &evidence.api {
         Api::Silent(why) => machine(evidence, why).because_of(format!("cluster/{name} does not answer")),
@@ -64,6 +71,16 @@ pub fn explain(evidence: &Evidence) -> Chain {
         Api::Unasked => Chain::new(Cause::Fine, format!("cluster/{name} is whole in the cloud"))
             .advise(format!("`rast cloud kubeconfig {name}` to ask its API too")),
     }
+}
+
+/// A service that did not say what there is: what it holds may be well or gone, and neither is claimed.
+fn silent(evidence: &Evidence, services: &[Service]) -> Option<Chain> {
+    let seen = &evidence.account.seen;
+    let (service, why) = services.iter().find_map(|service| Some((service, seen.silence(*service)?)))?;
+    Some(
+        Chain::new(Cause::Silent, format!("the cloud's {service} does not answer: {why}"))
+            .advise("ask again when it answers, or ask the cloud's operators"),
+    )
 }
 
 /// What Heat is at, or what it could not do.
@@ -97,8 +114,8 @@ fn failure(name: &str, failed: &Failed, going: bool) -> Chain {
     let Some(first) = failed.causes.first() else {
         return Chain::new(Cause::Refused, "Heat does not say why").advise(again);
     };
-    let (cause, words) = plain(&first.why);
-    let advice = first.advice.map_or_else(|| again.clone(), |advice| format!("{advice}; then {again}"));
+    let (cause, words) = Known::by(&first.why).map_or((Cause::Refused, "the cloud refused it"), plain);
+    let advice = Known::by(&first.why).map_or_else(|| again.clone(), |k| format!("{}; then {again}", k.advice()));
     Chain::new(cause, words)
         .quoting([first.why.clone()])
         .quoting(first.console.iter().map(|line| format!("console: {line}")))
@@ -106,20 +123,19 @@ fn failure(name: &str, failed: &Failed, going: bool) -> Chain {
         .because_of(format!("{} could not be made", first.resource))
 }
 
-/// What a service's words come down to.
-fn plain(why: &str) -> (Cause, &'static str) {
-    const WORDS: [(&str, Cause, &str); 5] = [
-        ("No valid host", Cause::NoHost, "no compute host of the cloud has room for its flavor in its zone"),
-        ("Quota exceeded", Cause::Quota, "the project's quota is used up"),
-        ("exceeds allowed", Cause::Quota, "the project's quota is used up"),
-        ("TooManyInstances", Cause::Quota, "the project's quota is used up"),
-        ("No more IP addresses", Cause::NoRoom, "the network has no address left"),
-    ];
-    let known = WORDS.iter().find(|(mark, _, _)| why.contains(mark));
-    known.map_or((Cause::Refused, "the cloud refused it"), |(_, cause, words)| (*cause, words))
+/// A failure that is known, in plain words.
+fn plain(known: Known) -> (Cause, &'static str) {
+    let cause = match known {
+        Known::NoHost => Cause::NoHost,
+        Known::Quota => Cause::Quota,
+        Known::NoAddress => Cause::NoRoom,
+        Known::VolumeTaken => Cause::Refused,
+    };
+    (cause, known.words())
 }
 
-/// A part that is gone, stopped or apart from the others, though Heat does not know it.
+/// A part that is gone, stopped or apart from the others, though Heat does not know it. Whose service does not answer
+/// is not looked at.
 fn parts(evidence: &Evidence) -> Option<Chain> {
     let (name, seen) = (&evidence.name, &evidence.account.seen);
     let up = || format!("`rast cloud up {name}`");
@@ -133,7 +149,7 @@ fn parts(evidence: &Evidence) -> Option<Chain> {
             .advise(format!("the data is lost: `rast cloud down {name}`, then up again makes an empty cluster")),
         );
     }
-    let volume = object(&seen.state, "state");
+    let volume = object(&seen.state, "state").filter(|_| seen.answers(Service::BlockStorage));
     let volume = volume.as_ref().map(|id| (id, seen.volumes.iter().find(|v| &v.id == id)));
     if let Some((id, None)) = volume {
         return Some(
@@ -147,6 +163,7 @@ fn parts(evidence: &Evidence) -> Option<Chain> {
     let machine = machine_name(name, 0);
     let id = object(&seen.machines, "server_0");
     match id.as_ref().map(|id| seen.servers.iter().find(|s| &s.id == id)) {
+        _ if !seen.answers(Service::Compute) => {}
         Some(Some(server)) => {
             if let Some(chain) = server_down(evidence, server) {
                 return Some(chain.advise(up()));
@@ -170,7 +187,7 @@ fn parts(evidence: &Evidence) -> Option<Chain> {
             .advise(up()),
         );
     }
-    let address = object(&seen.state, "address");
+    let address = object(&seen.state, "address").filter(|_| seen.answers(Service::Network));
     match address.as_ref().map(|id| seen.addresses.iter().find(|a| &a.id == id)) {
         Some(None) => {
             Some(Chain::new(Cause::Lost, "its floating IP was deleted").advise(format!("{} makes another", up())))
@@ -189,9 +206,8 @@ fn server_down(evidence: &Evidence, server: &Server) -> Option<Chain> {
         "ACTIVE" => return None,
         "SHUTOFF" => Chain::new(Cause::ServerDown, format!("its server {name} is stopped")),
         "ERROR" => {
-            let (cause, words) = plain(&server.fault);
-            let cause = if cause == Cause::Refused { Cause::ServerDown } else { cause };
-            let words = if cause == Cause::ServerDown { "Nova could not keep it running" } else { words };
+            let unknown = (Cause::ServerDown, "Nova could not keep it running");
+            let (cause, words) = Known::by(&server.fault).map_or(unknown, plain);
             let console =
                 last_lines(&evidence.account.console, LINES).into_iter().map(|line| format!("console: {line}"));
             Chain::new(cause, words)

@@ -54,6 +54,9 @@ impl Down {
         if !self.keep_state {
             keep::forget(&self.name, &uids)?;
         }
+        for unseen in left.inventory.unlisted.iter().filter(|u| u.denied) {
+            output::note(format!("{}s were not looked for: {}", unseen.kind, unseen.why));
+        }
         let kept = if self.keep_state { "; its state volume and floating IP are kept" } else { "" };
         output::line(format!("{} is down ({} API calls){kept}", self.name, session.calls()))
     }

@@ -14,7 +14,10 @@ use cloud::{
 };
 use serde_json::{Value, json};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    cli::Context,
+    exit::{Exit, Failure},
+};
 
 /// The place of one cluster: `$XDG_CONFIG_HOME/rastos/NAME`. Names come back, uids do not: keys are kept by uid.
 pub struct Keep {
@@ -75,9 +78,12 @@ impl Keep {
     }
 }
 
-/// Where a cluster's kubeconfig lies unless another place is named.
-pub fn kubeconfig_path(name: &str) -> Result<PathBuf> {
-    Ok(dir(name)?.join("kubeconfig.yaml"))
+/// Where a cluster's kubeconfig lies: where the command line says, else here.
+pub fn kubeconfig_path(context: &Context, name: &str) -> Result<PathBuf> {
+    match &context.kubeconfig {
+        Some(path) => Ok(path.clone()),
+        None => Ok(dir(name)?.join("kubeconfig.yaml")),
+    }
 }
 
 /// Forgets a cluster that is no more. Another cloud may hold one of that name: what is kept of it stays.

@@ -40,12 +40,14 @@ impl Kubeconfig {
 
 /// A cluster that is there, by its name.
 pub fn ready(seen: &seen::Seen, name: &str) -> Result<Ready> {
-    let absent = || Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project"));
-    let mark = seen.mark().filter(|mark| mark.name == name).ok_or_else(absent)?;
+    let mark = super::mark(seen, name)?;
     let server = seen.machines.as_ref().and_then(|m| m.object("server_0"));
     let address = seen.state.as_ref().and_then(|m| m.stack.output("address"));
     match (server, address) {
-        (Some(server), Some(address)) => Ok(Ready { mark, server: server.to_owned(), address: address.to_owned() }),
+        (Some(server), Some(address)) => {
+            let (server, address) = (server.to_owned(), address.to_owned());
+            Ok(Ready { mark, server, address, volume: seen.state_volume() })
+        }
         _ => {
             let message = format!("{name} has no machine or no address: rast cloud up {name} makes it whole");
             Err(Failure::new(Exit::Failed, message).into())

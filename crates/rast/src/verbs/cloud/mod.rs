@@ -15,9 +15,12 @@ mod up;
 use anyhow::Result;
 use api::rastos::cluster::name_rule;
 use clap::{Args, Subcommand};
-use cloud::{Config, Environment, Session};
+use cloud::{Config, Environment, Mark, Service, Session, seen::Seen};
 
-use crate::cli::Context;
+use crate::{
+    cli::Context,
+    exit::{Exit, Failure},
+};
 
 /// Make, see and remove a cluster in an OpenStack project
 #[derive(Args)]
@@ -44,6 +47,19 @@ fn name(text: &str) -> Result<String, String> {
     match name_rule(text) {
         None => Ok(text.to_owned()),
         Some(why) => Err(why),
+    }
+}
+
+/// The marks of a cluster that is there.
+fn mark(seen: &Seen, name: &str) -> Result<Mark> {
+    Ok(seen.mark().filter(|mark| mark.name == name).ok_or_else(|| absent(seen, name))?)
+}
+
+/// What is said of a cluster that was not seen: only Heat knows that there is none.
+fn absent(seen: &Seen, name: &str) -> Failure {
+    match seen.silence(Service::Orchestration) {
+        None => Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project")),
+        Some(why) => Failure::new(Exit::Failed, format!("whether there is a cluster {name} is not known: {why}")),
     }
 }
 
@@ -81,5 +97,21 @@ impl Cloud {
             Verb::Inventory(verb) => verb.run(&which).await,
             Verb::Template(verb) => verb.run(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cloud_whose_heat_answers_says_that_there_is_no_cluster() {
+        let mut seen = Seen::default();
+        assert_eq!(absent(&seen, "demo").to_string(), "there is no cluster demo in this project");
+        seen.lacking = vec![(Service::Orchestration, "find stack: no reason was given (503)".into())];
+        let error = mark(&seen, "demo").unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Failed);
+        let said = "whether there is a cluster demo is not known: find stack: no reason was given (503)";
+        assert_eq!(error.to_string(), said);
     }
 }

@@ -9,7 +9,7 @@ use api::rastos::{
     self,
     cluster::{MachineStatus, Status},
 };
-use cloud::{Mark, Session, heat, template, up::Ready};
+use cloud::{Mark, template, up::Ready};
 use serde_json::{Value, json};
 
 use super::{keep, trust};
@@ -43,10 +43,7 @@ fn changed(made: &rastos::Cluster, kept: Option<&rastos::Cluster>) -> Option<ras
 /// What is wanted of a cluster that was made, as far as its API says so in time.
 pub async fn wanted(context: &Context, made: &rastos::Cluster) -> rastos::Cluster {
     let asked = async {
-        let path = match &context.kubeconfig {
-            Some(path) => path.clone(),
-            None => keep::kubeconfig_path(made.name())?,
-        };
+        let path = keep::kubeconfig_path(context, made.name())?;
         kept(&Cluster::connect(&trust::at(context, &path)).await?, made.name()).await
     };
     let kept = tokio::time::timeout(PATIENCE, asked).await.ok().and_then(Result::ok).flatten();
@@ -57,7 +54,7 @@ pub async fn wanted(context: &Context, made: &rastos::Cluster) -> rastos::Cluste
 /// file overrides that.
 pub async fn settle(
     at: &Cluster,
-    session: &Session,
+    project: &str,
     made: &rastos::Cluster,
     ready: &Ready,
     overrides: bool,
@@ -69,7 +66,7 @@ pub async fn settle(
         ));
         return Ok(None);
     }
-    let status = status(session, ready).await?;
+    let status = status(project, ready);
     loop {
         let kept = kept(at, made.name()).await?;
         if let Some(wish) = changed(made, kept.as_ref()).filter(|_| !overrides) {
@@ -96,21 +93,20 @@ async fn write(at: &Cluster, made: &rastos::Cluster, kept: Option<&rastos::Clust
 }
 
 /// What there is of it, to be written down.
-async fn status(session: &Session, ready: &Ready) -> Result<Status> {
+fn status(project: &str, ready: &Ready) -> Status {
     let name = &ready.mark.name;
-    let state = heat::find(session, &Mark::state_stack(name)).await?;
     let machine = MachineStatus { name: template::machine_name(name, 0), server: ready.server.clone() };
-    Ok(Status {
+    Status {
         // Known once the spec is written.
         observed_generation: None,
         uid: Some(ready.mark.uid.clone()),
-        project: Some(session.project().to_owned()),
+        project: Some(project.to_owned()),
         address: Some(ready.address.clone()),
         stacks: vec![Mark::state_stack(name), Mark::stack(name)],
-        volume: state.and_then(|stack| stack.output("volume").map(str::to_owned)),
+        volume: ready.volume.clone(),
         machines: vec![machine],
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-    })
+    }
 }
 
 /// The object: the spec that was made, and all metadata that anybody gave it.

@@ -47,8 +47,7 @@ impl Plan {
             Some(name) => {
                 let session = which.session().await?;
                 let seen = seen::read(&session, name).await?;
-                let absent = || Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project"));
-                let made = plan::journaled(&seen).ok_or_else(absent)?;
+                let made = plan::journaled(&seen).ok_or_else(|| super::absent(&seen, name))?;
                 (own::wanted(context, &made).await, None, seen, session)
             }
         };

@@ -37,18 +37,12 @@ impl Status {
     pub async fn run(self, context: &Context, which: &Which) -> Result<()> {
         let session = which.session().await?;
         let seen = seen::read(&session, &self.name).await?;
-        let Some(mark) = seen.mark().filter(|mark| mark.name == self.name) else {
-            let message = format!("there is no cluster {} in this project", self.name);
-            return Err(Failure::new(Exit::NotFound, message).into());
-        };
+        let mark = super::mark(&seen, &self.name)?;
         let mut rows = objects(&seen);
         if let Some(admission) = Keep::of(&mark)?.admission()? {
             rows.extend(Validity::of(&admission.certificate).map(|v| certificate(&self.name, v, Timestamp::now())));
         }
-        let path = match &context.kubeconfig {
-            Some(path) => path.clone(),
-            None => keep::kubeconfig_path(&self.name)?,
-        };
+        let path = keep::kubeconfig_path(context, &self.name)?;
         if path.exists() {
             let within = tokio::time::timeout(PATIENCE, inside(&trust::at(context, &path), &self.name)).await;
             match within {

@@ -59,10 +59,7 @@ pub async fn kubeconfig(
     given: Option<&str>,
     limit: Duration,
 ) -> Result<PathBuf> {
-    let path = match &context.kubeconfig {
-        Some(path) => path.clone(),
-        None => keep::kubeconfig_path(&ready.mark.name)?,
-    };
+    let path = keep::kubeconfig_path(context, &ready.mark.name)?;
     let keep = Keep::of(&ready.mark)?;
     let kept = keep.admission()?;
     let authority = kept.as_ref().and_then(Admission::authority);

@@ -64,8 +64,7 @@ impl Up {
             }
             (None, Some(name)) => {
                 let seen = seen::read(&session, name).await?;
-                let absent = || Failure::new(Exit::NotFound, format!("there is no cluster {name} in this project"));
-                plan::journaled(&seen).ok_or_else(absent)?
+                plan::journaled(&seen).ok_or_else(|| super::absent(&seen, name))?
             }
             (None, None) => return Err(file::no_cluster()),
         };
@@ -84,7 +83,7 @@ impl Up {
             }
             report(Progress::Doing("waiting for the machine's first word".into()));
             let (kubeconfig, at) = self.reach(context, &session, &ready).await?;
-            match own::settle(&at, &session, &cluster, &ready, files.cluster.is_some()).await? {
+            match own::settle(&at, session.project(), &cluster, &ready, files.cluster.is_some()).await? {
                 None => break (ready, kubeconfig, at),
                 Some(wish) => {
                     report(Progress::Doing(format!("cluster/{} was changed in its API: making that", cluster.name())));

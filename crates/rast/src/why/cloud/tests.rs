@@ -38,11 +38,11 @@ fn of(change: impl FnOnce(&mut Evidence)) -> Chain {
 }
 
 /// The stack of machines failed at a resource with these words.
-fn failed(resource: &str, why: &str, advice: Option<&'static str>, console: &[&str]) -> Chain {
+fn failed(resource: &str, why: &str, console: &[&str]) -> Chain {
     of(|e| {
         e.account.seen.machines.as_mut().unwrap().stack.status = "CREATE_FAILED".into();
         let console = console.iter().map(|l| (*l).to_owned()).collect();
-        let cause = Why { resource: resource.into(), why: why.into(), advice, console };
+        let cause = Why { resource: resource.into(), why: why.into(), console };
         e.account.failed =
             vec![Failed { stack: "rastos-demo".into(), status: "CREATE_FAILED".into(), causes: vec![cause] }];
     })
@@ -62,24 +62,23 @@ fn no_such_cluster() {
 
 #[test]
 fn no_valid_host() {
-    let advice = Some("no compute host has room for this flavor in this zone: try another flavor or zone");
     says(
-        &failed("server_0", "No valid host was found. There are not enough hosts available.", advice, &[]),
+        &failed("server_0", "No valid host was found. There are not enough hosts available.", &[]),
         Cause::NoHost,
         r#"
         cluster/demo is not whole
           because stack rastos-demo: CREATE_FAILED
             because server_0 could not be made
-              because no compute host of the cloud has room for its flavor in its zone
+              because no compute host has room for its flavor in its zone
                 | No valid host was found. There are not enough hosts available.
-        to do: no compute host has room for this flavor in this zone: try another flavor or zone; then `rast cloud up demo` tries again"#,
+        to do: try another flavor or zone, or ask the cloud's operators; then `rast cloud up demo` tries again"#,
     );
 }
 
 #[test]
 fn quota() {
     says(
-        &failed("port_0", "Quota exceeded for resources: ['port'].", None, &[]),
+        &failed("port_0", "Quota exceeded for resources: ['port'].", &[]),
         Cause::Quota,
         r#"
         cluster/demo is not whole
@@ -87,14 +86,14 @@ fn quota() {
             because port_0 could not be made
               because the project's quota is used up
                 | Quota exceeded for resources: ['port'].
-        to do: `rast cloud up demo` tries again"#,
+        to do: delete what is not needed (`rast cloud inventory` shows it), or ask for a larger quota; then `rast cloud up demo` tries again"#,
     );
 }
 
 #[test]
 fn what_the_cloud_refused() {
     says(
-        &failed("server_0", "Build of instance aborted: image is corrupt", None, &["Kernel panic"]),
+        &failed("server_0", "Build of instance aborted: image is corrupt", &["Kernel panic"]),
         Cause::Refused,
         r#"
         cluster/demo is not whole
@@ -120,6 +119,45 @@ fn heat_at_work() {
     );
     let going = of(|e| e.account.seen.machines.as_mut().unwrap().stack.status = "DELETE_IN_PROGRESS".into());
     assert_eq!(going.cause, Cause::Leaving);
+}
+
+/// A service that is silent has nothing deleted, and what others say counts before it.
+#[test]
+fn a_silent_service() {
+    use Service::{BlockStorage, Compute, Network, Orchestration};
+    type Hide = fn(&mut Seen);
+    let hides: [(Service, Hide); 4] = [
+        (Orchestration, |s| (s.state, s.machines) = (None, None)),
+        (Compute, |s| s.servers.clear()),
+        (BlockStorage, |s| s.volumes.clear()),
+        (Network, |s| s.addresses.clear()),
+    ];
+    for (service, hide) in hides {
+        for api in [Api::Unasked, Api::Silent("timed out".into()), Api::Answers { awaits_up: false }] {
+            let chain = of(|e| {
+                hide(&mut e.account.seen);
+                e.account.seen.lacking = vec![(service, "list things: no answer from 192.0.2.1".into())];
+                e.api = api;
+            });
+            let said = format!(
+                "cluster/demo is not known to be whole\n  \
+                 because the cloud's {service} does not answer: list things: no answer from 192.0.2.1\n\
+                 to do: ask again when it answers, or ask the cloud's operators"
+            );
+            says(&chain, Cause::Silent, &said);
+        }
+    }
+    let chain = of(|e| {
+        e.account.seen.lacking = vec![(BlockStorage, "503".into())];
+        e.account.seen.servers.clear();
+    });
+    assert_eq!(chain.cause, Cause::Lost);
+    // Glance has no part in a cluster that is there.
+    let chain = of(|e| {
+        e.account.seen.lacking = vec![(Service::Image, "503".into())];
+        e.api = Api::Unasked;
+    });
+    assert_eq!(chain.cause, Cause::Fine);
 }
 
 #[test]
