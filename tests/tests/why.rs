@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     io::Read as _,
     net::TcpListener,
     process::{Command, Stdio},
@@ -291,6 +292,58 @@ fn why_a_pod_does_not_run() {
             ),
         ],
     );
+}
+
+#[test]
+fn why_a_full_node_takes_no_pod() {
+    let mut instance = Instance::prepared();
+    let etc = instance.root().join("etc/rastos");
+    fs::create_dir_all(&etc).expect("the directory");
+    fs::write(etc.join("config.yaml"), "nodeName: one\nmaxPods: 1\n").expect("the settings");
+    instance.start();
+    // The scheduler has no say in these.
+    let here =
+        |name: &str, requests: &str| pod(name, "nodeName: one,", &format!("resources: {{requests: {requests}}}"));
+    let asks = |name: &str, requests: &str| pod(name, "", &format!("resources: {{requests: {requests}}}"));
+    let first = [
+        here("out-of-cpu", "{cpu: '1000'}"),
+        here("out-of-memory", "{memory: 100Ti}"),
+        here("out-of-disk", "{ephemeral-storage: 100Pi}"),
+        asks("no-cpu", "{cpu: '1000'}"),
+    ];
+    instance.rast().input(first.concat()).ok(&["apply", "-f", "-"]);
+    let rejected = |name: &str, words: &str| {
+        format!(
+            "pod/{name} was rejected\n  because its node has no room for what it asks for\n    \
+             | Pod was rejected: Node didn't have enough resource: {words}\n\
+             to do: lower resources.requests, end something else, or let the scheduler choose: no spec.nodeName"
+        )
+    };
+    let unscheduled = |name: &str, words: &str| {
+        format!(
+            "pod/{name} is Pending\n  because it has no node yet\n    because no node has room for what it asks for\n      \
+             | 0/1 nodes are available: 1 {words}.\n\
+             to do: lower resources.requests, end something else, or add a node"
+        )
+    };
+    let cpu = rejected("out-of-cpu", "cpu, requested: 1000000, used: 0, capacity: …");
+    let memory = rejected("out-of-memory", &format!("memory, requested: {}, used: 0, capacity: …", 100_u64 << 40));
+    let disk =
+        rejected("out-of-disk", &format!("ephemeral-storage, requested: {}, used: 0, capacity: …", 100_u64 << 50));
+    let unscheduled_cpu = unscheduled("no-cpu", "Insufficient cpu");
+    says(
+        &instance,
+        &[("out-of-cpu", &cpu), ("out-of-memory", &memory), ("out-of-disk", &disk), ("no-cpu", &unscheduled_cpu)],
+    );
+
+    // One pod that runs is as many as it takes.
+    instance.rast().input(here("only", "{}")).ok(&["apply", "-f", "-"]);
+    instance.ready("only");
+    let more = [here("out-of-pods", "{}"), asks("no-place", "{}")];
+    instance.rast().input(more.concat()).ok(&["apply", "-f", "-"]);
+    let pods = rejected("out-of-pods", "pods, requested: 1, used: 1, capacity: 1");
+    let place = unscheduled("no-place", "Too many pods");
+    says(&instance, &[("out-of-pods", &pods), ("no-place", &place), ("only", "pod/only runs and is ready")]);
 }
 
 #[test]
