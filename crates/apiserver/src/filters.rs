@@ -193,7 +193,7 @@ async fn bounded(server: &Server, trail: &Trail, request: Request, next: Next) -
 }
 
 /// The response, whose body holds `held` until it is done with.
-fn keeping(response: Response, held: impl Send + 'static) -> Response {
+pub(crate) fn keeping(response: Response, held: impl Send + 'static) -> Response {
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _ = &held;

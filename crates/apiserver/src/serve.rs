@@ -1,11 +1,13 @@
 //! The ways in: TLS connections, and the service for components of this process.
 
+mod connection;
+
 use std::{
     convert::Infallible,
     future::Future,
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,25 +16,25 @@ use std::{
 use axum::{Router, response::Response};
 use bytes::Bytes;
 use http::Request;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
+use rustix::process::{Resource, getrlimit};
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{net::TcpListener, time::Instant};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::{Identity, Server, filters::Local};
+use crate::{Identity, Server, filters::Local, limits::Shares};
+use connection::Socket;
 
-/// How long a client may take for the TLS handshake and the head of a request.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// Connections that are open at a time, and the part of them that one host may have: four hosts are needed to shut all
+/// others out. With 50 KiB each for TLS and buffers they stay below 200 MiB. One of HTTP/2 carries 250 requests.
+const CONNECTIONS: (usize, usize) = (4096, 4);
+/// The part of the process's files that connections may take: store and node need theirs.
+const OF_FILES: usize = 2;
 /// How long connections may take to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often it is said that there are too many.
+const COMPLAINT: Duration = Duration::from_secs(60);
 
 /// The other end of a connection, in the extensions of its requests.
 #[derive(Clone)]
@@ -45,10 +47,17 @@ pub(crate) struct Peer {
 impl Server {
     /// Serves TLS connections (HTTP/1.1 and HTTP/2) until [`Server::stop`]; then gives them 10 s to end. The
     /// configuration must ask for client certificates, without requiring them, for these to count.
+    ///
+    /// A connection for which there is no room is closed before its handshake: an answer would cost what is short.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) -> io::Result<()> {
+        self.serve_within(listener, tls, Shares::new(room(), room() / CONNECTIONS.1)).await
+    }
+
+    async fn serve_within(&self, listener: TcpListener, tls: Arc<ServerConfig>, places: Arc<Shares>) -> io::Result<()> {
         let mut tls = ServerConfig::clone(&tls);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (acceptor, router, connections) = (TlsAcceptor::from(Arc::new(tls)), self.router(), TaskTracker::new());
+        let mut complained: Option<Instant> = None;
         loop {
             let (stream, address) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -62,9 +71,17 @@ impl Server {
                 },
                 () = self.stopping() => break,
             };
+            let Some(place) = places.take(&connection::counted_for(address.ip())) else {
+                if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
+                    tracing::warn!(%address, "too many connections: this one and others are closed");
+                    complained = Some(Instant::now());
+                }
+                continue;
+            };
+            let socket = Socket { stream, _place: place };
             let (server, acceptor, router) = (self.clone(), acceptor.clone(), router.clone());
             connections.spawn(async move {
-                if let Err(error) = connection(server, stream, address, acceptor, router).await {
+                if let Err(error) = connection::serve(server, socket, address, acceptor, router).await {
                     tracing::debug!(%address, "connection: {error}");
                 }
             });
@@ -75,34 +92,10 @@ impl Server {
     }
 }
 
-async fn connection(
-    server: Server,
-    stream: TcpStream,
-    address: SocketAddr,
-    acceptor: TlsAcceptor,
-    router: Router,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await??;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.as_ref().into());
-    let service = With { router, extension: Peer { address, certificate } };
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(ALIVE.0)
-        .keep_alive_timeout(ALIVE.1)
-        .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
-        .max_concurrent_streams(250)
-        .max_send_buf_size(64 << 10);
-    let mut connection =
-        pin!(http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)));
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = server.stopping() => connection.as_mut().graceful_shutdown(),
-    }
-    connection.await
+/// How many connections there is room for.
+fn room() -> usize {
+    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| files as usize);
+    CONNECTIONS.0.min(files / OF_FILES)
 }
 
 /// The router, with something put into the extensions of every request.

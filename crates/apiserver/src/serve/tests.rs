@@ -1,4 +1,6 @@
-use std::{path::Path, sync::Arc};
+mod hostile;
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -7,34 +9,49 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    Server,
+    Door, Server,
     authn::{Authenticator, StoredHolders},
+    limits::Shares,
     pki::{Names, Pki, Tls},
     testing::{self, Fixture},
 };
 
-/// A server on a port of loopback, and the kubeconfig text of a certificate's user.
-async fn listening(dir: &Path, user: &str) -> (Server, tokio::task::JoinHandle<std::io::Result<()>>, String) {
+/// A server on a port of loopback.
+struct Port {
+    server: Server,
+    pki: Pki,
+    address: SocketAddr,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn listening(dir: &Path, doors: Vec<Door>, places: Arc<Shares>) -> Port {
     let now = jiff::Timestamp::now();
     let pki = Pki::open(&dir.join("pki"), now).unwrap();
     let store: Arc<dyn store::Store> = Arc::new(store::Embedded::open(dir.join("store")).unwrap());
     let clock: crate::Clock = Arc::new(jiff::Timestamp::now);
     let authenticator = Authenticator::new(&pki, Arc::new(StoredHolders(store.clone())), clock.clone()).unwrap();
-    let server = Server::new(crate::Config { authenticator: Arc::new(authenticator), ..testing::config(store, clock) });
+    let config = testing::config(store, clock);
+    let server = Server::new(crate::Config { authenticator: Arc::new(authenticator), doors, ..config });
     let tls = Tls::new(&pki, &Names::default(), now).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    let kubeconfig = pki.kubeconfig(&url, user, &pki.client(user, None, now).unwrap());
+    let address = listener.local_addr().unwrap();
     let serving = server.clone();
-    let task = tokio::spawn(async move { serving.serve(listener, tls.config()).await });
-    (server, task, kubeconfig)
+    let task = tokio::spawn(async move { serving.serve_within(listener, tls.config(), places).await });
+    Port { server, pki, address, task }
 }
 
-async fn client(kubeconfig: &str) -> Client {
-    let kubeconfig = Kubeconfig::from_yaml(kubeconfig).unwrap();
+impl Port {
+    /// The kubeconfig of a certificate's user.
+    fn kubeconfig(&self, user: &str) -> Kubeconfig {
+        let credentials = self.pki.client(user, None, jiff::Timestamp::now()).unwrap();
+        Kubeconfig::from_yaml(&self.pki.kubeconfig(&format!("https://{}", self.address), user, &credentials)).unwrap()
+    }
+}
+
+async fn client(kubeconfig: Kubeconfig) -> Client {
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }
@@ -42,23 +59,22 @@ async fn client(kubeconfig: &str) -> Client {
 #[tokio::test]
 async fn a_certificate_is_who_one_is() {
     let dir = tempfile::tempdir().unwrap();
-    let (server, task, kubeconfig) = listening(dir.path(), "alice").await;
-    server.ready().await;
-    let alice = client(&kubeconfig).await;
+    let port = listening(dir.path(), vec![], Shares::new(10, 10)).await;
+    port.server.ready().await;
+    let alice = client(port.kubeconfig("alice")).await;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(alice.clone());
     let default = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
     namespaces.create(&PostParams::default(), &default).await.unwrap();
     let maps: Api<ConfigMap> = Api::default_namespaced(alice);
     assert!(maps.list(&ListParams::default()).await.unwrap().items.is_empty());
-    let (_, _, stranger) = listening(tempfile::tempdir().unwrap().path(), "mallory").await;
+    let other = tempfile::tempdir().unwrap();
+    let mut foreign = listening(other.path(), vec![], Shares::new(1, 1)).await.kubeconfig("mallory");
     // A certificate of another authority does not get past the handshake.
-    let mut foreign = Kubeconfig::from_yaml(&stranger).unwrap();
-    foreign.clusters = Kubeconfig::from_yaml(&kubeconfig).unwrap().clusters;
-    let config = Config::from_custom_kubeconfig(foreign, &KubeConfigOptions::default()).await.unwrap();
-    let maps: Api<ConfigMap> = Api::default_namespaced(Client::try_from(config).unwrap());
+    foreign.clusters = port.kubeconfig("alice").clusters;
+    let maps: Api<ConfigMap> = Api::default_namespaced(client(foreign).await);
     assert!(maps.list(&ListParams::default()).await.is_err());
-    server.stop();
-    task.await.unwrap().unwrap();
+    port.server.stop();
+    port.task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

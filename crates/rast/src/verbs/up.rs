@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use ipnet::IpNet;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     boot,
@@ -62,6 +63,7 @@ impl Up {
         settings.node_name = self.node_name.or(settings.node_name);
         settings.runtime = self.runtime.unwrap_or(settings.runtime);
         let _lock = Lock::take(&host.run())?;
+        raise_file_limit();
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -69,6 +71,12 @@ impl Up {
             .context("start the scheduler of tasks")?
             .block_on(boot::run(host, settings))
     }
+}
+
+/// Connections to the API and streams of containers: the usual soft limit of 1024 is meant for users of `select`.
+fn raise_file_limit() {
+    let held = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: held.maximum, ..held });
 }
 
 /// Starts this program again with the same words, in the background, until it says that it is ready.
