@@ -149,7 +149,8 @@ fn containers_are_run_read_and_entered() {
     assert_eq!(rast.ok(&["logs", "pod/talker", "--tail", "1"]), "line 3\n");
     assert!(rast.ok(&["logs", "talker", "--timestamps", "--tail", "1"]).starts_with("20"));
     assert_eq!(rast.ok(&["exec", "talker", "--", "sh", "-c", "echo $COLOUR"]), "red\n");
-    assert_eq!(rast.ok(&["logs", "talker", "--since", "1000", "--container", "talker"]).lines().count(), 3);
+    assert_eq!(rast.ok(&["logs", "talker", "--since", "1h", "--container", "talker"]).lines().count(), 3);
+    has(&rast.fails(2, &["logs", "talker", "--since", "soon"]), &["10s, 5m, 1h30m"]);
     let failed = rast.run(&["exec", "talker", "--", "sh", "-c", "echo out; echo err >&2; exit 9"]);
     assert_eq!((failed.code, failed.out.as_str(), failed.err.as_str()), (9, "out\n", "err\n"));
     assert_eq!(rast.clone().input("x y").ok(&["exec", "-i", "talker", "--", "wc", "-w"]).trim(), "2");
@@ -192,9 +193,21 @@ fn containers_are_run_read_and_entered() {
     for shell in ["bash", "zsh", "fish"] {
         has(&rast.ok(&["completion", shell]), &["rast", "rollout"]);
     }
-    let completes = "eval \"$(cat)\"; COMP_WORDS=(rast rol); COMP_CWORD=1; _rast rast rol rast; echo ${COMPREPLY[*]}";
     let bash = Client::new("bash").input(rast.ok(&["completion", "bash"]));
-    assert_eq!(bash.ok(&["-c", completes]), "rollout\n");
+    let completed = |words: &str, last: &str| {
+        let at = words.split(' ').count();
+        bash.ok(&[
+            "-c",
+            &format!(
+                "eval \"$(cat)\"; COMP_WORDS=({words} {last}); COMP_CWORD={at}; _rast rast {last} x; echo ${{COMPREPLY[*]}}"
+            ),
+        ])
+    };
+    assert_eq!(completed("rast", "rol"), "rollout\n");
+    for verb in ["get", "describe", "delete", "wait"] {
+        assert_eq!(completed(&format!("rast {verb}"), "dep"), "deployments\n");
+    }
+    assert!(!rast.ok(&["get", "--help"]).contains("clusterrolebindings"), "the help is not a list of kinds");
     // As a CNI runtime calls it: by a verb, or by its name alone.
     let plugin = rast.clone().env("CNI_COMMAND", "VERSION").input(r#"{"cniVersion": "1.1.0"}"#);
     for words in [&["cni"][..], &[]] {

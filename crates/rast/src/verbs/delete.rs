@@ -14,7 +14,7 @@ use crate::{
     cluster::{Cluster, Query},
     exit::{Exit, Failure},
     manifest, output,
-    target::{Address, Target},
+    target::{Address, KindOrName, Target},
     until::until,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Args)]
 pub struct Delete {
     /// KIND NAME… or KIND/NAME…
-    #[arg(value_name = "TARGET", required_unless_present = "file")]
+    #[arg(value_name = "TARGET", required_unless_present = "file", value_parser = KindOrName, hide_possible_values = true)]
     targets: Vec<String>,
     /// The objects of these YAML files (- for standard input)
     #[arg(short, long, value_name = "FILE")]

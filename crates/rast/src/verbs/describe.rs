@@ -8,14 +8,14 @@ use crate::{
     cli::Context,
     cluster::{Cluster, Query},
     output,
-    target::{Address, Target},
+    target::{Address, KindOrName, Target},
 };
 
 /// Show an object in full, with its events
 #[derive(Args)]
 pub struct Describe {
     /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
     targets: Vec<String>,
 }
 

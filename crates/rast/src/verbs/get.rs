@@ -8,14 +8,14 @@ use crate::{
     cli::Context,
     cluster::{Cluster, Query},
     output::{self, Output},
-    target::{Address, Target},
+    target::{Address, KindOrName, Target},
 };
 
 /// Show objects: `rast get pods`, `rast get deployment/web -o yaml`
 #[derive(Args)]
 pub struct Get {
     /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
     targets: Vec<String>,
     /// Only objects whose labels match
     #[arg(short = 'l', long)]

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use http::Request;
+use jiff::SignedDuration;
 use tokio::io::{AsyncWriteExt as _, copy};
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
@@ -30,8 +31,8 @@ pub struct Logs {
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
-    /// Only the last SECONDS
-    #[arg(long, value_name = "SECONDS")]
+    /// Only what is not older than this: 10s, 5m, 1h30m
+    #[arg(long, value_name = "AGE", value_parser = seconds)]
     since: Option<u64>,
     /// With the time of each line
     #[arg(long)]
@@ -52,6 +53,14 @@ impl Logs {
         query = query.maybe("sinceSeconds", self.since.map(|n| n.to_string()).as_deref());
         print(&cluster, &at, query).await
     }
+}
+
+/// The whole seconds of `10s`, `5m` or `1h30m`; a number alone is seconds. A part of a second counts as one.
+fn seconds(age: &str) -> Result<u64, String> {
+    let duration = age.parse().map(SignedDuration::from_secs).or_else(|_| age.parse::<SignedDuration>());
+    let seconds = duration.ok().map(|d| d.as_secs() + i64::from(d.subsec_nanos() > 0));
+    let seconds = seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
+    seconds.ok_or_else(|| "write how old the first line may be, at least a second: 10s, 5m, 1h30m".to_owned())
 }
 
 /// Prints a pod's log as it comes.
@@ -88,4 +97,19 @@ pub async fn pod_of(cluster: &Cluster, word: &str) -> Result<String> {
     let list = cluster.get(&pods, Query::default().with("labelSelector", selector.join(","))).await?;
     let first = list["items"][0]["metadata"]["name"].as_str().map(str::to_owned);
     Ok(first.ok_or_else(none)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_written_as_people_write_it() {
+        for (age, expected) in [("10s", 10), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("90", 90), ("1500ms", 2)] {
+            assert_eq!(seconds(age), Ok(expected), "{age}");
+        }
+        for age in ["", "0", "0s", "-5s", "5 parsecs", "1d", "99999999999999999999", "9223372036854775807.5s"] {
+            assert!(seconds(age).unwrap_err().contains("10s, 5m, 1h30m"), "{age}");
+        }
+    }
 }

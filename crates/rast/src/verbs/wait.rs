@@ -11,7 +11,7 @@ use crate::{
     cluster::{Cluster, Query},
     exit::{Exit, Failure},
     output,
-    target::{Address, Target},
+    target::{Address, KindOrName, Target},
     until::until,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Args)]
 pub struct Wait {
     /// KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
     targets: Vec<String>,
     /// Of all objects of the kind
     #[arg(long)]
