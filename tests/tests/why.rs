@@ -433,3 +433,65 @@ fn why_a_workload_has_no_pods_or_stays() {
     rast.ok(&["rollout", "status", "deployment/paused", "--timeout", "60"]);
     rast.ok(&["rollout", "status", "deployment/none", "--timeout", "60"]);
 }
+
+#[test]
+fn why_a_full_node_takes_no_more() {
+    let mut instance = Instance::prepared();
+    let settings = instance.root().join("etc/rastos/config.yaml");
+    fs::create_dir_all(settings.parent().expect("a directory")).expect("make it");
+    fs::write(settings, "maxPods: 1\n").expect("write it");
+    instance.start();
+    let rast = instance.rast();
+    let apply = |pods: &[String]| rast.clone().input(pods.concat()).ok(&["apply", "-f", "-"]);
+    let node = rast.ok(&["get", "nodes", "-o", "name"]).trim().replace("node/", "");
+    let here = format!("nodeName: {node},");
+    let asks = |what: &str| format!("resources: {{requests: {{{what}}}}}");
+    // Given to the node by name, past the scheduler.
+    apply(&[
+        pod("too-much-cpu", &here, &asks("cpu: 1000")),
+        pod("too-much-memory", &here, &asks("memory: 100Ti")),
+        pod("too-much-storage", &here, &asks("ephemeral-storage: 1000Ti")),
+        pod("no-cpu", "", &asks("cpu: 1000")),
+    ]);
+    let rejected = |name: &str, what: &str| {
+        format!(
+            "
+            pod/{name} was rejected
+              because its node has no room for what it asks for
+                | Pod was rejected: Node didn't have enough resource: {what}
+            to do: lower resources.requests, end something else, or let the scheduler choose: no spec.nodeName"
+        )
+    };
+    let waits = |name: &str, what: &str| {
+        format!(
+            "
+            pod/{name} is Pending
+              because it has no node yet
+                because no node has room for what it asks for
+                  | 0/1 nodes are available: 1 {what}.
+            to do: lower resources.requests, end something else, or add a node"
+        )
+    };
+    says(
+        &instance,
+        &[
+            ("too-much-cpu", &rejected("too-much-cpu", "cpu, requested: 1000000, used: 0, capacity: …")),
+            (
+                "too-much-memory",
+                &rejected("too-much-memory", "memory, requested: 109951162777600, used: 0, capacity: …"),
+            ),
+            ("too-much-storage", &rejected("too-much-storage", "ephemeral-storage, requested: 1099511627776000, …")),
+            ("no-cpu", &waits("no-cpu", "Insufficient cpu")),
+        ],
+    );
+    apply(&[pod("only", "", "")]);
+    instance.ready("only");
+    apply(&[pod("one-too-many", &here, ""), pod("queued", "", "")]);
+    says(
+        &instance,
+        &[
+            ("one-too-many", &rejected("one-too-many", "pods, requested: 1, used: 1, capacity: 1")),
+            ("queued", &waits("queued", "Too many pods")),
+        ],
+    );
+}
