@@ -10,14 +10,17 @@ use axum::{
 };
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::{
     ApiError, Attributes, Identity, Result, Server, Warnings,
     attributes::{flag, query},
     audit::{Record, Stage},
+    limits::Shares,
     rbac::ALLOWED,
-    serve::Peer,
+    serve::{Peer, counted_for},
+    wire::body,
 };
 
 /// How long a request may take that is neither a watch nor a stream.
@@ -68,6 +71,7 @@ pub(crate) async fn chain(State(server): State<Server>, mut request: Request, ne
             request.extensions_mut().insert(trail.attributes.clone());
             request.extensions_mut().insert(warnings.clone());
             let answer = AssertUnwindSafe(bounded(&server, &trail, request, next)).catch_unwind().await;
+            let answer = answer.map(|answer| answer.unwrap_or_else(IntoResponse::into_response));
             answer.unwrap_or_else(|panic| {
                 stage = Stage::Panic;
                 let what = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
@@ -167,29 +171,35 @@ fn impersonated(server: &Server, identity: &Identity, headers: &HeaderMap) -> Re
 }
 
 /// Runs what is served within its limits: so many at a time, each so long.
-async fn bounded(server: &Server, trail: &Trail, request: Request, next: Next) -> Response {
-    let long = is_long(&trail.attributes, &trail.uri);
-    let shares = if long { server.long() } else { server.in_flight() };
+async fn bounded(server: &Server, trail: &Trail, mut request: Request, next: Next) -> Result<Response> {
     // What comes from within is not held up: a client's request may wait for it.
-    let share = match request.extensions().get::<Local>() {
-        Some(_) => None,
-        None => match shares.take(&trail.identity.user) {
-            Some(share) => Some(share),
-            None => return ApiError::too_many("too many requests, please try again later", 1).into_response(),
-        },
+    let local = request.extensions().get::<Local>().is_some();
+    let take = |shares: &Arc<Shares>| {
+        let share = if local { None } else { shares.take(&holder(trail)) };
+        let refused = || ApiError::too_many("too many requests, please try again later", 1);
+        if local || share.is_some() { Ok(share) } else { Err(refused()) }
     };
-    if long {
-        let response = next.run(request).await;
-        return match share {
-            Some(share) => keeping(response, share),
-            None => response,
-        };
+    if is_long(&trail.attributes, &trail.uri) {
+        let share = take(server.long())?;
+        return Ok(keeping(next.run(request).await, share));
     }
+    // A body comes as slowly as its sender likes: it holds no place of those who only wait for an answer.
+    if !request.body().is_end_stream() {
+        let _arriving = take(server.bodies())?;
+        let (parts, body) = request.into_parts();
+        request = Request::from_parts(parts, body::collect(body).await?.into());
+    }
+    let _share = take(server.in_flight())?;
     let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
-    drop(share);
-    answer.unwrap_or_else(|_| {
-        ApiError::timeout("the request did not end within 60 s; it may have been done").into_response()
-    })
+    answer.map_err(|_| ApiError::timeout("the request did not end within 60 s; it may have been done"))
+}
+
+/// Who takes a place: the user; of those that nobody knows, each host for itself.
+fn holder(trail: &Trail) -> String {
+    match trail.source {
+        Some(source) if trail.identity == Identity::anonymous() => counted_for(source),
+        _ => trail.identity.user.clone(),
+    }
 }
 
 /// The response, whose body holds `held` until it is done with.

@@ -26,6 +26,8 @@ use tower::Service;
 use crate::{Identity, Server, filters::Local, limits::Shares};
 use connection::Socket;
 
+pub(crate) use connection::counted_for;
+
 /// Connections that are open at a time, and the part of them that one host may have: four hosts are needed to shut all
 /// others out. With 50 KiB each for TLS and buffers they stay below 200 MiB. One of HTTP/2 carries 250 requests.
 const CONNECTIONS: (usize, usize) = (4096, 4);
@@ -71,7 +73,7 @@ impl Server {
                 },
                 () = self.stopping() => break,
             };
-            let Some(place) = places.take(&connection::counted_for(address.ip())) else {
+            let Some(place) = places.take(&counted_for(address.ip())) else {
                 if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
                     tracing::warn!(%address, "too many connections: this one and others are closed");
                     complained = Some(Instant::now());

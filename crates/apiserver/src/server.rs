@@ -95,6 +95,7 @@ struct Inner {
     config: Config,
     admission: Admission,
     cache: Arc<Cache>,
+    bodies: Arc<Shares>,
     in_flight: Arc<Shares>,
     long: Arc<Shares>,
     stop: CancellationToken,
@@ -109,9 +110,15 @@ impl Server {
             authorizer: config.authorizer.clone(),
         };
         let cache = Cache::new(config.store.clone(), &config.registry);
-        let (in_flight, long) = (Shares::new(IN_FLIGHT.0, IN_FLIGHT.1), Shares::new(LONG.0, LONG.1));
-        let stop = CancellationToken::new();
-        let server = Self(Arc::new(Inner { config, admission, cache, in_flight, long, stop }));
+        let server = Self(Arc::new(Inner {
+            config,
+            admission,
+            cache,
+            bodies: Shares::new(IN_FLIGHT.0, IN_FLIGHT.1),
+            in_flight: Shares::new(IN_FLIGHT.0, IN_FLIGHT.1),
+            long: Shares::new(LONG.0, LONG.1),
+            stop: CancellationToken::new(),
+        }));
         tasks::start(&server);
         server
     }
@@ -166,6 +173,11 @@ impl Server {
 
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.0.cache
+    }
+
+    /// Places for requests whose bodies are still to come: as many as for those that are being answered.
+    pub(crate) fn bodies(&self) -> &Arc<Shares> {
+        &self.0.bodies
     }
 
     pub(crate) fn in_flight(&self) -> &Arc<Shares> {

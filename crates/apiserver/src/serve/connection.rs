@@ -16,6 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -35,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(90);
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to say so.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// The same of TCP, for a stream that has outlived HTTP and whose client is gone without a word: when it is asked first,
+/// how often again, and how many times in vain.
+const PROBES: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(15), 3);
 /// How long a connection that is told to end may be without a request in progress.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -47,6 +51,10 @@ pub(super) async fn serve(
     router: Router,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket.stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&socket.stream, true)?;
+    sockopt::set_tcp_keepidle(&socket.stream, PROBES.0)?;
+    sockopt::set_tcp_keepintvl(&socket.stream, PROBES.1)?;
+    sockopt::set_tcp_keepcnt(&socket.stream, PROBES.2)?;
     let stream = timeout(PATIENCE, acceptor.accept(socket)).await??;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|c| c.first()).map(|c| c.as_ref().into());
     let api = With { router, extension: Peer { address, certificate } };
@@ -112,7 +120,7 @@ impl Drop for InProgress {
 }
 
 /// Whom a connection counts for: an IPv4 address, or the IPv6 network of one host.
-pub(super) fn counted_for(address: IpAddr) -> String {
+pub(crate) fn counted_for(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).to_string(),
         v4 => v4.to_string(),

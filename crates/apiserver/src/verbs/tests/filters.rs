@@ -1,10 +1,14 @@
-use axum::body::Body;
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use futures::FutureExt;
 use http::Request;
 use serde_json::json;
 use tower::{Service, ServiceExt};
 
 use crate::{
     Identity,
+    serve::Peer,
     testing::{Fixture, pod},
 };
 
@@ -159,4 +163,38 @@ async fn too_many_at_once_are_sent_away() {
     f.get(MAPS).await.expect(200);
     drop(held);
     assert_eq!(router.oneshot(request()).await.unwrap().status(), 200);
+}
+
+/// Whoever sends slowly keeps no one waiting but those who send too.
+#[tokio::test]
+async fn who_waits_for_a_body_holds_up_no_answer() {
+    let f = Fixture::new().await;
+    let router = f.server.router();
+    let slow = || {
+        let body = Body::from_stream(futures::stream::pending::<Result<Bytes, Infallible>>());
+        let mut answer = Box::pin(router.clone().oneshot(Request::post(MAPS).body(body).unwrap()));
+        let answered = answer.as_mut().now_or_never().map(|answer| answer.unwrap().status());
+        (answer, answered)
+    };
+    let waiting: Vec<_> = std::iter::repeat_with(slow).take_while(|(_, answered)| answered.is_none()).collect();
+    assert_eq!(waiting.len(), 100);
+    let status = async |request: Request<Body>| router.clone().oneshot(request).await.unwrap().status();
+    let read = || get(MAPS).body(Body::empty()).unwrap();
+    let write = |name: &str| Request::post(MAPS).body(json!({"metadata": {"name": name}}).to_string().into()).unwrap();
+    assert_eq!(status(read()).await, 200);
+    assert_eq!(status(write("a")).await, 429);
+    drop(waiting);
+    assert_eq!(status(write("a")).await, 201);
+}
+
+#[tokio::test]
+async fn a_stranger_takes_only_the_places_of_its_host() {
+    let f = Fixture::new().await;
+    let _held: Vec<_> = std::iter::from_fn(|| f.server.in_flight().take("192.0.2.1")).collect();
+    for (host, code) in [("192.0.2.1", 429), ("192.0.2.2", 200)] {
+        let mut request = get("/version").body(Body::empty()).unwrap();
+        let peer = Peer { address: format!("{host}:1").parse().unwrap(), certificate: None };
+        request.extensions_mut().insert(peer);
+        assert_eq!(f.server.router().oneshot(request).await.unwrap().status(), code, "{host}");
+    }
 }
