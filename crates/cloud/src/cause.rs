@@ -39,10 +39,11 @@ pub enum Known {
 }
 
 /// What services say, and what that is.
-const PHRASES: [(&str, Known); 6] = [
+const PHRASES: [(&str, Known); 7] = [
     ("No valid host", Known::NoHost),
     ("Quota exceeded", Known::Quota),
     ("exceeds allowed", Known::Quota),
+    ("exceeded for quota", Known::Quota),
     ("TooManyInstances", Known::Quota),
     ("No more IP addresses", Known::NoAddress),
     ("Block Device Mapping is Invalid", Known::VolumeTaken),
@@ -133,6 +134,18 @@ mod tests {
         let advice = "the project's quota is used up: delete what is not needed (`rast cloud inventory` shows it), \
                       or ask for a larger quota";
         assert!(cause.to_string().ends_with(advice), "{cause}");
+    }
+
+    #[test]
+    fn each_service_says_in_its_own_way_that_a_quota_is_used_up() {
+        for said in [
+            "Quota exceeded for cores: Requested 1, but already used 0 of 0 cores (HTTP 403)",
+            "Quota exceeded for resources: ['port'].",
+            "VolumeLimitExceeded: Maximum number of volumes allowed (0) exceeded for quota 'volumes'. (HTTP 413)",
+            "Requested volume or snapshot exceeds allowed gigabytes quota. Requested 1G, quota is 0G",
+        ] {
+            assert_eq!(Known::by(said), Some(Known::Quota), "{said}");
+        }
     }
 
     #[test]
