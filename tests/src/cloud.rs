@@ -6,9 +6,12 @@ mod proxies;
 use std::{
     env, fs,
     fs::File,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -17,6 +20,11 @@ use tempfile::TempDir;
 
 use proxies::Proxies;
 pub use proxies::{Fault, When};
+
+use crate::{Client, program};
+
+/// How long a machine may take to take a connection; a port that is not open says nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For a client that would wait long in vain; a cloud that is busy needs some seconds.
 const IMPATIENT: &str = "    api_timeout: 8\n";
@@ -108,12 +116,10 @@ impl Project {
     /// Runs `rast cloud`, whose requests meet the fault. `None`: it was killed.
     pub fn meets(&self, args: &[&str]) -> Option<Output> {
         let (out, err) = (self.home.path().join("out"), self.home.path().join("err"));
-        let child = Command::new(crate::instance::program())
+        let child = self
+            .laptop(self.home.path())
             .arg("cloud")
-            .args(args)
-            .env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml"))
-            .env("OS_CLOUD", &self.name)
-            .env("XDG_CONFIG_HOME", self.home.path())
+            .command(args)
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("a file"))
             .stderr(File::create(&err).expect("a file"))
@@ -130,6 +136,14 @@ impl Project {
         let read = |path| fs::read(path).expect("its output");
         let output = Output { status, stdout: read(out), stderr: read(err) };
         (status.code().is_some()).then_some(output)
+    }
+
+    /// `rast` on a laptop whose home is `home`: another one than the project's own knows nothing of its keys.
+    pub fn laptop(&self, home: &Path) -> Client {
+        Client::new(program())
+            .env("OS_CLIENT_CONFIG_FILE", self.home.path().join("clouds.yaml").display().to_string())
+            .env("OS_CLOUD", &self.name)
+            .env("XDG_CONFIG_HOME", home.display().to_string())
     }
 
     /// Runs `rast cloud`, which must succeed; what it printed.
@@ -208,6 +222,19 @@ impl Drop for Project {
     fn drop(&mut self) {
         let _reported_by_the_next_run = Command::new(&self.devcloud).args(["project-delete", &self.name]).output();
     }
+}
+
+/// The page of the test app at a machine's port 80, if it is one.
+pub fn page(address: &str) -> Result<String, String> {
+    let mut page = String::new();
+    let mut read = || -> std::io::Result<()> {
+        let at = SocketAddr::new(address.parse().map_err(std::io::Error::other)?, 80);
+        let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut page).map(drop)
+    };
+    read().map_err(|e| e.to_string())?;
+    if page.contains("It works") { Ok(page) } else { Err(page) }
 }
 
 fn devcloud() -> PathBuf {

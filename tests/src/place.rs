@@ -104,7 +104,7 @@ impl Place {
 
     /// The same with further words on the kernel's command line.
     pub fn machine_with(&self, words: &str) -> Parts {
-        let (_, port) = registry().split_once(':').map(|(h, p)| (h.to_owned(), p.parse().unwrap())).unwrap();
+        let port = registry().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("HOST:PORT");
         let word = format!("{words} rastos.config={}", BASE64_STANDARD.encode(self.config()));
         let parts = Parts::direct(&image(), &word).volume(&self.volume(), SERIAL).memory(512);
         parts.forward(self.port, 6443).serve(5000, port)

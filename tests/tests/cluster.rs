@@ -1,14 +1,11 @@
 //! The cluster as a thing of its own API, in the real OpenStack of `make devcloud`. scripts/test-openstack runs this.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use tests::{cloud::Project, eventually, machine};
+use tests::{
+    cloud::{Project, page},
+    eventually, machine,
+};
 
 const CLUSTER: &str = "
 apiVersion: rastos.io/v1alpha1
@@ -32,29 +29,6 @@ spec:
       image: registry.example/web:1
       ports: [{containerPort: 8080, hostPort: 80}]
 ";
-
-fn answers(address: &str) -> Result<(), String> {
-    let mut page = String::new();
-    let mut read = || -> std::io::Result<()> {
-        let mut stream =
-            TcpStream::connect_timeout(&format!("{address}:80").parse().expect("an address"), Duration::from_secs(5))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        stream.read_to_string(&mut page).map(drop)
-    };
-    read().map_err(|e| e.to_string())?;
-    if page.contains("It works") { Ok(()) } else { Err(page) }
-}
-
-/// `rast` on a laptop whose home is `home`: another one than the project's own knows nothing of its keys.
-fn rast(project: &Project, home: &Path, args: &[&str]) -> (i32, String, String) {
-    let clouds = project.file("on-every-laptop", "");
-    let clouds = Path::new(&clouds).with_file_name("clouds.yaml");
-    let mut command = Command::new(tests::program());
-    command.args(args).env("OS_CLIENT_CONFIG_FILE", clouds).env("XDG_CONFIG_HOME", home).env_remove("KUBECONFIG");
-    let output = command.output().expect("rast runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
 
 /// What a laptop keeps of the cluster: its `key`, its `certificate`.
 fn kept(home: &Path, what: &str) -> PathBuf {
@@ -87,7 +61,7 @@ fn a_cluster_lives_in_its_own_api() {
     assert!(out.contains("refused") && !out.contains("ended 0"), "{out}");
 
     // What is changed there is made by the next up that is given no file.
-    assert!(answers(address).is_err(), "only the API's port is open");
+    assert!(page(address).is_err(), "only the API's port is open");
     kubectl(&[
         "patch",
         "cluster",
@@ -99,17 +73,16 @@ fn a_cluster_lives_in_its_own_api() {
     assert!(kubectl(&["get", "clusters"]).contains("awaits up"));
     project.ok(&["up", "demo"]);
     assert!(kubectl(&["get", "clusters"]).contains("yes"));
-    eventually("the app answers at the port that was opened in the API", || answers(address));
+    eventually("the app answers at the port that was opened in the API", || page(address));
 
     // A second laptop knows the name only, and is given a certificate of its own.
     let second = tempfile::tempdir().expect("a directory");
-    let (code, out, err) = rast(&project, second.path(), &["cloud", "kubeconfig", "demo"]);
-    assert_eq!(code, 0, "{out}{err}");
     let (first, own) = (Path::new(&cluster).parent().expect("a home"), second.path());
+    let laptop = project.laptop(own);
+    laptop.ok(&["cloud", "kubeconfig", "demo"]);
     let key = |home| std::fs::read_to_string(kept(home, "key")).expect("a key");
     assert_ne!(key(first), key(own));
-    let (code, out, err) = rast(&project, own, &["cloud", "status", "demo"]);
-    assert_eq!(code, 0, "{out}{err}");
+    let out = laptop.ok(&["cloud", "status", "demo"]);
     for part in ["stack", "server", "volume", "floating IP", "API", "node", "pod "] {
         assert!(out.lines().any(|line| line.starts_with(part)), "no {part} in\n{out}");
     }
@@ -122,8 +95,7 @@ fn a_cluster_lives_in_its_own_api() {
     let mut admission = read();
     admission["certificate"] = "ended".into();
     std::fs::write(&file, admission.to_string()).expect("write it");
-    let (code, out, err) = rast(&project, own, &["cloud", "kubeconfig", "demo"]);
-    assert_eq!(code, 0, "{out}{err}");
+    laptop.ok(&["cloud", "kubeconfig", "demo"]);
     let after = read();
     assert!(after["certificate"].as_str().is_some_and(|c| c.starts_with("-----BEGIN CERTIFICATE-----")), "{after}");
     assert_eq!(after["ca"], admission["ca"]);
@@ -131,27 +103,26 @@ fn a_cluster_lives_in_its_own_api() {
     // Whoever shows another authority than the one that was told is refused, and nothing of its answer is kept.
     let third = tempfile::tempdir().expect("a directory");
     let other = "ab".repeat(32);
-    let (code, _, err) = rast(&project, third.path(), &["cloud", "kubeconfig", "demo", "--ca-fingerprint", &other]);
-    assert!(code == 1 && err.contains("is not the machine of this cluster"), "{err}");
+    let err = project.laptop(third.path()).fails(1, &["cloud", "kubeconfig", "demo", "--ca-fingerprint", &other]);
+    assert!(err.contains("is not the machine of this cluster"), "{err}");
     assert!(!third.path().join("rastos/demo/kubeconfig.yaml").exists());
 
     // Why leads from the pod to the server, and up makes it whole.
-    let why = |words: &[&str]| rast(&project, own, &[&["why"], words].concat()).1;
-    assert_eq!(why(&["cluster/demo"]), "cluster/demo is whole in the cloud, and its API answers\n");
+    assert_eq!(laptop.ok(&["why", "cluster/demo"]), "cluster/demo is whole in the cloud, and its API answers\n");
     project.openstack(&["server", "stop", "demo-0"]);
     eventually("the server is stopped", || {
         let status = project.openstack(&["server", "show", "demo-0", "-f", "value", "-c", "status"]);
         if status.trim() == "SHUTOFF" { Ok(()) } else { Err(status) }
     });
     let kubeconfig = own.join("rastos/demo/kubeconfig.yaml").display().to_string();
-    let said = why(&["pod/web", "--kubeconfig", &kubeconfig]);
+    let said = laptop.ok(&["why", "pod/web", "--kubeconfig", &kubeconfig]);
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
     assert_eq!(lines.first(), Some(&"pod/web cannot be looked at"), "{said}");
     let end =
         ["because cluster/demo is not whole", "because its server demo-0 is stopped", "to do: `rast cloud up demo`"];
     assert_eq!(lines[lines.len() - 3..], end, "{said}");
     project.ok(&["up", "demo"]);
-    eventually("the app answers again", || answers(address));
+    eventually("the app answers again", || page(address));
 
     project.ok(&["down", "demo", "--yes"]);
     assert_eq!(project.inventory(), before);

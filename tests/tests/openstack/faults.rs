@@ -77,176 +77,89 @@ impl Life {
 
 const DOWN: [&str; 3] = ["down", "demo", "--yes"];
 
-/// Every request that changes something meets the fault once; each verb still ends well, in one run.
-fn once(name: &str, fault: Fault) {
+/// A cluster goes its way; each verb's requests meet the fault, and `ends_well` runs it.
+fn passes(name: &str, fault: Fault, when: When, ends_well: fn(&Project, Fault, &[&str])) {
     let life = Life::new(name);
-    let ends_well = |args: &[&str]| {
-        life.project.faults(fault, When::Once);
-        let output = life.project.meets(args).expect("nobody kills it");
-        let met = life.project.met();
-        assert!(output.status.success(), "{args:?} met {met}: {}", text(&output.stderr));
-        assert!(met > 0, "{args:?} met nothing");
+    let run = |args: &[&str]| {
+        life.project.faults(fault, when);
+        ends_well(&life.project, fault, args);
     };
-    ends_well(&life.up());
+    run(&life.up());
     life.is_whole();
-    ends_well(&life.moves());
-    life.is_whole();
-    ends_well(&DOWN);
+    if when == When::Once {
+        run(&life.moves());
+        life.is_whole();
+    }
+    run(&DOWN);
     life.is_gone();
+}
+
+/// Every request that changes something meets the fault once; the verb still ends well, in one run.
+fn in_one_run(project: &Project, _: Fault, args: &[&str]) {
+    let output = project.meets(args).expect("nobody kills it");
+    let met = project.met();
+    assert!(output.status.success() && met > 0, "{args:?} met {met}: {}", text(&output.stderr));
 }
 
 /// The client dies at every request that changes something; the next run goes on from there.
-fn killed(name: &str, fault: Fault) {
-    let life = Life::new(name);
-    let ends_well = |args: &[&str]| {
-        life.project.faults(fault, When::Once);
-        let runs = (0..MOST).find_map(|_| life.project.meets(args));
-        let met = life.project.met();
-        let ended = runs.expect("it comes to an end");
-        assert!(ended.status.success() && met > 0, "{args:?} met {met}: {}", text(&ended.stderr));
-    };
-    ends_well(&life.up());
-    life.is_whole();
-    ends_well(&life.moves());
-    life.is_whole();
-    ends_well(&DOWN);
-    life.is_gone();
+fn killed(project: &Project, _: Fault, args: &[&str]) {
+    let ended = (0..MOST).find_map(|_| project.meets(args)).expect("it comes to an end");
+    let met = project.met();
+    assert!(ended.status.success() && met > 0, "{args:?} met {met}: {}", text(&ended.stderr));
 }
 
 /// After its first change each run meets nothing but the fault: it says the cause, and the next goes on from there.
-fn lasting(name: &str, fault: Fault, says: &str) {
-    let life = Life::new(name);
-    let ends_well = |args: &[&str]| {
-        life.project.faults(fault, When::Lasting);
-        let mut failed = 0;
-        let ended = (0..MOST).find_map(|_| {
-            let output = life.project.meets(args).expect("nobody kills it");
-            if output.status.success() {
-                return Some(());
-            }
-            failed += 1;
-            let said = text(&output.stderr);
-            assert!(said.contains(says), "{args:?}: {said}");
-            None
-        });
-        assert!(ended.is_some() && failed > 0, "{args:?} failed {failed} times");
-        life.project.met();
+fn step_by_step(project: &Project, fault: Fault, args: &[&str]) {
+    let says = match fault {
+        Fault::Says(status) => format!("injected ({status}) [req-injected]"),
+        _ => "no answer from 127.0.0.1:".to_owned(),
     };
-    ends_well(&life.up());
-    life.is_whole();
-    ends_well(&DOWN);
-    life.is_gone();
+    let runs = (0..MOST).map(|_| project.meets(args).expect("nobody kills it"));
+    let failed = runs.take_while(|output| !output.status.success()).map(|output| text(&output.stderr));
+    let failed = failed.inspect(|said| assert!(said.contains(&says), "{args:?}: {said}")).count();
+    assert!(failed > 0 && failed < MOST, "{args:?} failed {failed} times");
 }
 
-mod each_request_once {
-    use super::{Fault, once};
+/// A test for each fault; the literal names its project.
+macro_rules! each {
+    ($series:ident, $when:expr, $ends:ident: $($(#[$note:meta])* $test:ident, $name:literal, $fault:expr;)+) => {
+        mod $series {
+            use super::*;
 
-    #[test]
-    fn is_answered_by_500() {
-        once("says500", Fault::Says(500));
-    }
+            $($(#[$note])* #[test]
+            fn $test() {
+                passes($name, $fault, $when, $ends);
+            })+
+        }
+    };
+}
 
-    #[test]
-    fn is_answered_by_503() {
-        once("says503", Fault::Says(503));
-    }
-
-    #[test]
-    fn is_in_conflict() {
-        once("says409", Fault::Says(409));
-    }
-
-    #[test]
-    fn comes_too_often() {
-        once("says429", Fault::Says(429));
-    }
-
-    #[test]
-    fn has_an_expired_token() {
-        once("says401", Fault::Says(401));
-    }
-
-    #[test]
-    fn times_out_when_it_is_done() {
-        once("timesout", Fault::TimesOut);
-    }
-
-    #[test]
-    fn is_never_answered() {
-        once("silent", Fault::Silent);
-    }
-
-    #[test]
-    fn loses_its_connection_before() {
-        once("before", Fault::DropsBefore);
-    }
-
-    #[test]
-    fn loses_its_connection_after() {
-        once("after", Fault::DropsAfter);
-    }
-
-    #[test]
-    fn finds_nobody_listening() {
-        once("gone", Fault::Gone);
-    }
-
+each! { each_request_once, When::Once, in_one_run:
+    is_answered_by_500, "says500", Fault::Says(500);
+    is_answered_by_503, "says503", Fault::Says(503);
+    is_in_conflict, "says409", Fault::Says(409);
+    comes_too_often, "says429", Fault::Says(429);
+    has_an_expired_token, "says401", Fault::Says(401);
+    times_out_when_it_is_done, "timesout", Fault::TimesOut;
+    is_never_answered, "silent", Fault::Silent;
+    loses_its_connection_before, "before", Fault::DropsBefore;
+    loses_its_connection_after, "after", Fault::DropsAfter;
+    finds_nobody_listening, "gone", Fault::Gone;
     /// Disturbs whoever else works with the cloud.
-    #[test]
-    fn finds_its_service_started_anew() {
-        once("restarts", Fault::Restarts);
-    }
-
-    #[test]
-    fn is_answered_by_a_later_version() {
-        once("grows", Fault::Grows);
-    }
+    finds_its_service_started_anew, "restarts", Fault::Restarts;
+    is_answered_by_a_later_version, "grows", Fault::Grows;
 }
 
-mod each_request_kills_the_client {
-    use super::{Fault, killed};
-
-    #[test]
-    fn before_it_is_heard() {
-        killed("kill0", Fault::KilledBefore);
-    }
-
-    #[test]
-    fn after_it_is_done() {
-        killed("kill1", Fault::KilledAfter);
-    }
+each! { each_request_kills_the_client, When::Once, killed:
+    before_it_is_heard, "kill0", Fault::KilledBefore;
+    after_it_is_done, "kill1", Fault::KilledAfter;
 }
 
-mod each_request_but_the_first {
-    use super::{Fault, lasting};
-
-    #[test]
-    fn is_answered_by_500() {
-        lasting("last500", Fault::Says(500), "injected (500) [req-injected]");
-    }
-
-    #[test]
-    fn is_in_conflict() {
-        lasting("last409", Fault::Says(409), "injected (409) [req-injected]");
-    }
-
-    #[test]
-    fn comes_too_often() {
-        lasting("last429", Fault::Says(429), "injected (429) [req-injected]");
-    }
-
-    #[test]
-    fn has_an_expired_token() {
-        lasting("last401", Fault::Says(401), "injected (401) [req-injected]");
-    }
-
-    #[test]
-    fn loses_its_connection_before() {
-        lasting("lastbefore", Fault::DropsBefore, "no answer from 127.0.0.1:");
-    }
-
-    #[test]
-    fn finds_nobody_listening() {
-        lasting("lastgone", Fault::Gone, "no answer from 127.0.0.1:");
-    }
+each! { each_request_but_the_first, When::Lasting, step_by_step:
+    is_answered_by_500, "last500", Fault::Says(500);
+    is_in_conflict, "last409", Fault::Says(409);
+    comes_too_often, "last429", Fault::Says(429);
+    has_an_expired_token, "last401", Fault::Says(401);
+    loses_its_connection_before, "lastbefore", Fault::DropsBefore;
+    finds_nobody_listening, "lastgone", Fault::Gone;
 }

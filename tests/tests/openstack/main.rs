@@ -4,12 +4,10 @@
 mod faults;
 mod plans;
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
+use tests::{
+    cloud::{Project, page},
+    eventually, machine,
 };
-
-use tests::{cloud::Project, eventually, machine};
 
 const CLUSTER: &str = "
 apiVersion: rastos.io/v1alpha1
@@ -38,17 +36,6 @@ spec:
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn page(address: &str) -> Result<String, String> {
-    let mut page = String::new();
-    let mut read = || -> std::io::Result<()> {
-        let mut stream = TcpStream::connect((address, 80))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        stream.read_to_string(&mut page).map(drop)
-    };
-    read().map_err(|e| e.to_string())?;
-    if page.contains("It works") { Ok(page) } else { Err(page) }
 }
 
 /// The machine is our own image, booted by BIOS in Nova; its container image comes from a registry of the cloud.
