@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
 };
 use network::{HostPort, Protocol};
 use runtime::Mount;
@@ -331,10 +331,12 @@ impl Agent {
         }
     }
 
+    /// Asked as a node may ask: one that is not ours any more cannot be got by its name.
     async fn is_gone(&self, want: &Pod) -> bool {
         let api: Api<Pod> = Api::namespaced(self.0.client.clone(), pod::namespace(want));
-        match api.get_opt(pod::name(want)).await {
-            Ok(found) => found.is_none_or(|p| p.metadata.uid != want.metadata.uid),
+        let it = format!("metadata.name={},spec.nodeName={}", pod::name(want), self.0.config.node_name);
+        match api.list(&ListParams::default().fields(&it)).await {
+            Ok(found) => found.items.iter().all(|p| p.metadata.uid != want.metadata.uid),
             Err(_) => false,
         }
     }

@@ -21,6 +21,8 @@ pub struct Attributes {
     pub namespace: String,
     /// The object; for list and watch the name that a `metadata.name` field selector asks for.
     pub name: String,
+    /// For list and watch the node that a `spec.nodeName` field selector asks for.
+    pub node: String,
     /// The path of the URI.
     pub path: String,
     /// Whether this is about an API resource.
@@ -60,7 +62,11 @@ impl Attributes {
         }
         .into();
         if matches!(at.verb.as_str(), "list" | "watch" | "deletecollection") {
-            at.name = selected_name(uri);
+            // As it is read to select: what is judged and what is given must be the same. One that cannot be read names
+            // nothing.
+            let selector = FieldSelector::parse(&query(uri, "fieldSelector").unwrap_or_default()).unwrap_or_default();
+            let exact = |field| selector.exact(field).unwrap_or_default().to_owned();
+            (at.name, at.node) = (exact("metadata.name"), exact("spec.nodeName"));
         }
         at
     }
@@ -103,12 +109,6 @@ fn watches(uri: &Uri) -> bool {
     query(uri, "watch").is_some_and(|v| flag(&v))
 }
 
-fn selected_name(uri: &Uri) -> String {
-    // As it is read to select: what is judged and what is given must be the same. One that cannot be read names nothing.
-    let selector = FieldSelector::parse(&query(uri, "fieldSelector").unwrap_or_default()).unwrap_or_default();
-    selector.exact("metadata.name").unwrap_or_default().to_owned()
-}
-
 /// Undoes percent-encoding; what is not UTF-8 becomes U+FFFD, which no name may contain.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -140,8 +140,16 @@ mod tests {
             return format!("{} {}", a.verb, a.path);
         }
         format!(
-            "{} {}/{}/{}/{} ns={} name={}",
-            a.verb, a.group, a.version, a.resource, a.subresource, a.namespace, a.name
+            "{} {}/{}/{}/{} ns={} name={}{}{}",
+            a.verb,
+            a.group,
+            a.version,
+            a.resource,
+            a.subresource,
+            a.namespace,
+            a.name,
+            if a.node.is_empty() { "" } else { " node=" },
+            a.node
         )
     }
 
@@ -155,8 +163,11 @@ mod tests {
             (
                 "GET",
                 "/api/v1/namespaces/a/pods?fieldSelector=metadata.name=x,spec.nodeName=y",
-                "list /v1/pods/ ns=a name=x",
+                "list /v1/pods/ ns=a name=x node=y",
             ),
+            ("GET", "/api/v1/pods?fieldSelector=spec.nodeName!=y", "list /v1/pods/ ns= name="),
+            ("GET", r"/api/v1/pods?fieldSelector=spec.nodeName!=a%5C,spec.nodeName=y", "list /v1/pods/ ns= name="),
+            ("GET", "/api/v1/pods/p?fieldSelector=spec.nodeName=y", "get /v1/pods/ ns= name=p"),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name%3D%3Dx", "list /v1/pods/ ns= name=x"),
             ("GET", r"/api/v1/pods?fieldSelector=metadata.name!=a%5C,metadata.name=x", "list /v1/pods/ ns= name="),
             ("DELETE", r"/api/v1/pods?fieldSelector=type=a%5C,metadata.name=x", "deletecollection /v1/pods/ ns= name="),

@@ -13,7 +13,10 @@ use std::{
 };
 
 use agent::{Agent, Capacity, Config, Dns, Parts};
-use apiserver::{Attributes, Audit, Authenticator, Authorizer, Decision, Identity, Nodes, Server, Version};
+use apiserver::{
+    Audit, Authenticator, Identity, Nodes, Server, Version,
+    rbac::{NODES, Rbac},
+};
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
 use http::Request;
@@ -61,14 +64,6 @@ pub async fn within<T>(seconds: u64, what: &str, state: impl AsyncFn() -> Result
     }
 }
 
-struct Anything;
-
-impl Authorizer for Anything {
-    fn decide(&self, _: &Identity, _: &Attributes) -> Decision {
-        Decision { allowed: true, reason: "test".into() }
-    }
-}
-
 struct Nowhere;
 
 #[async_trait]
@@ -89,11 +84,12 @@ impl Node {
         let pki = apiserver::pki::Pki::open(&dir.path().join("pki"), jiff::Timestamp::now()).unwrap();
         let holders = Arc::new(apiserver::authn::StoredHolders(store.clone()));
         let authenticator = Authenticator::new(&pki, holders, Arc::new(jiff::Timestamp::now)).unwrap();
+        let authorizer = Rbac::open(store.clone(), jiff::Timestamp::now()).await.unwrap();
         let server = Server::new(apiserver::Config {
             store,
             registry: Arc::new(api::builtin()),
             authenticator: Arc::new(authenticator),
-            authorizer: Arc::new(Anything),
+            authorizer,
             audit: Arc::new(Audit::open(&dir.path().join("audit.log"), 1 << 30, 1).unwrap()),
             nodes: Arc::new(Nowhere),
             doors: Vec::new(),
@@ -167,8 +163,10 @@ impl Node {
             pids: Some(256),
             version: "test".into(),
         };
+        // With the rights of a node, and no more.
+        let identity = Identity::system(&format!("node:{}", self.node), &[NODES]);
         let parts = Parts {
-            client: self.client.clone(),
+            client: Client::new(self.server.local(identity), "default"),
             runtime: self.keeper.clone(),
             network: self.network.clone(),
             images: self.images.clone(),

@@ -1,5 +1,6 @@
 //! What a node may do: report on itself and on its pods, and read what those pods need. A node that is taken over
-//! must not reach beyond them (Kubernetes: node authoriser and NodeRestriction).
+//! must not reach beyond them (Kubernetes: node authoriser and NodeRestriction). What everyone may who is known, such as
+//! discovery, roles give it.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,20 +24,22 @@ pub(super) fn decide(node: &str, at: &Attributes, placed: &Placed) -> Decision {
     let writes = matches!(at.verb.as_str(), "update" | "patch");
     let own = at.name == node;
     let allowed = match (at.group.as_str(), at.resource.as_str(), at.subresource.as_str()) {
-        _ if !at.is_resource => reads,
-        ("", "nodes", "") => reads || at.verb == "create" || (writes && own),
-        ("", "nodes", "status") => writes && own,
+        _ if !at.is_resource => false,
+        ("", "nodes", "") => at.verb == "create" || own && (reads || writes),
+        ("", "nodes", "status") => own && writes,
         ("coordination.k8s.io", "leases", "") => {
             at.namespace == "kube-node-lease"
                 && (at.verb == "create" || own && (writes || at.verb == "get" || at.verb == "delete"))
         }
-        ("", "pods", "") => reads || at.verb == "delete",
-        ("", "pods", "status") => writes || at.verb == "get",
+        ("", "pods", "") if reads => at.verb != "get" && at.node == node || placed.holds(node, &at.namespace, &at.name),
+        ("", "pods", "") => at.verb == "delete",
+        ("", "pods", "status") => writes,
         ("", "pods", "eviction") => at.verb == "create",
-        ("", "services" | "namespaces", "") | ("discovery.k8s.io", "endpointslices", "") => reads,
+        ("", "services", "") => reads,
         ("", "events", "") | ("events.k8s.io", "events", "") => at.verb == "create" || writes,
-        ("", "secrets" | "configmaps" | "persistentvolumeclaims", "") => {
-            reads && placed.needs(node, &at.resource, &at.namespace, &at.name)
+        ("", "secrets" | "configmaps", "") => reads && placed.needs(node, &at.resource, &at.namespace, &at.name),
+        ("", "persistentvolumeclaims", "") => {
+            at.verb == "get" && placed.needs(node, &at.resource, &at.namespace, &at.name)
         }
         ("", "serviceaccounts", "") => {
             at.verb == "get" && placed.needs(node, "serviceaccounts", &at.namespace, &at.name)
@@ -103,6 +106,11 @@ impl Placed {
                 self.nodes.remove(&pod.node);
             }
         }
+    }
+
+    /// Whether this pod is bound to `node`.
+    fn holds(&self, node: &str, namespace: &str, name: &str) -> bool {
+        self.pods.get(&format!("{PREFIX}{namespace}/{name}")).is_some_and(|pod| pod.node == node)
     }
 
     /// Whether a pod in `namespace` that is bound to `node` names this object.

@@ -181,6 +181,8 @@ fn a_node_reaches_its_own_pods_and_no_further() {
         "get /configmaps a/env",
         "get /persistentvolumeclaims a/disk",
         "create /serviceaccounts/token a/sa",
+        "get /pods a/web",
+        "watch /pods a/web",
     ];
     for what in needed {
         assert!(may("n1", what), "{what}");
@@ -192,10 +194,24 @@ fn a_node_reaches_its_own_pods_and_no_further() {
         "list /secrets a/",
         "update /secrets a/tls",
         "get /configmaps a/tls",
+        "watch /persistentvolumeclaims a/disk",
+        "get /pods a/other",
+        "get /pods b/web",
+        "list /pods a/",
+        "watch /pods /",
+        "get /pods/status a/web",
+        "get /pods/log a/web",
+        "list /namespaces /",
+        "list discovery.k8s.io/endpointslices /",
+        "get /metrics",
     ] {
         assert!(!may("n1", what), "{what}");
     }
     for (what, own) in [
+        ("get /nodes /n1", true),
+        ("get /nodes /n2", false),
+        ("watch /nodes /n1", true),
+        ("list /nodes /", false),
         ("update /nodes/status /n1", true),
         ("update /nodes/status /n2", false),
         ("delete /nodes /n1", false),
@@ -209,6 +225,12 @@ fn a_node_reaches_its_own_pods_and_no_further() {
     ] {
         assert_eq!(may("n1", what), own, "{what}");
     }
+    let of_node = |verb: &str, node: &str| {
+        let at = Attributes { node: node.into(), ..at(&format!("{verb} /pods /")) };
+        rbac.decide(&identity("system:node:n1", &[NODES]), &at).allowed
+    };
+    assert!(of_node("list", "n1") && of_node("watch", "n1"));
+    assert!(!of_node("list", "n2") && !of_node("watch", "n2") && !of_node("deletecollection", "n1"));
     rbac.placed.write().unwrap().delete(key);
     assert!(!may("n1", "get /secrets a/tls"), "its pod is gone");
     let pretender = identity("system:node:n1", &["system:authenticated"]);
@@ -309,6 +331,7 @@ fn a_request() -> impl Strategy<Value = Attributes> {
             subresource: subresource.into(),
             namespace: namespace.into(),
             name: name.into(),
+            node: String::new(),
             path: path.into(),
             is_resource,
         }
