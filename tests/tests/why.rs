@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tests::{Instance, Relay, eventually, registry};
+use tests::{Client, Instance, Relay, eventually, registry};
 
 /// A pod of one container `main`; `spec` and `main` are in flow style and may be empty.
 fn pod(name: &str, spec: &str, main: &str) -> String {
@@ -344,6 +344,24 @@ fn why_a_full_node_takes_no_pod() {
     let pods = rejected("out-of-pods", "pods, requested: 1, used: 1, capacity: 1");
     let place = unscheduled("no-place", "Too many pods");
     says(&instance, &[("out-of-pods", &pods), ("no-place", &place), ("only", "pod/only runs and is ready")]);
+}
+
+#[test]
+fn an_api_that_never_answers_is_asked_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let dir = tempfile::tempdir().expect("a directory");
+    let kubeconfig = dir.path().join("kubeconfig.yaml");
+    let server = format!("https://{}", listener.local_addr().expect("bound"));
+    let config = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: a\nclusters: [{{name: a, cluster: {{server: '{server}'}}}}]\n\
+         users: [{{name: a, user: {{}}}}]\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"
+    );
+    fs::write(&kubeconfig, config).expect("write it");
+    let rast = Client::new(tests::program()).arg("--kubeconfig").arg(kubeconfig.display().to_string());
+    let said = rast.fails(6, &["why", "pod/web"]);
+    assert_eq!(said, "rast: the API does not answer for pod/web: no answer in 10s\n");
+    listener.set_nonblocking(true).expect("a socket");
+    assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1);
 }
 
 #[test]

@@ -51,12 +51,17 @@ impl Why {
         // A machine that is gone answers nothing, not even that it is gone.
         let found = tokio::time::timeout(PATIENCE, explain(&cluster, &at)).await;
         let own = own_cloud(context);
-        let chain = match found {
-            Ok(Err(error)) if own.is_some() && error.downcast_ref::<Refused>().is_none() => {
+        let silence = || format!("no answer in {PATIENCE:?}");
+        let chain = match (found, &own) {
+            (Ok(Err(error)), Some(_)) if error.downcast_ref::<Refused>().is_none() => {
                 unanswered(&at, &exit::words(&error))
             }
-            Ok(found) => found?,
-            Err(_) => unanswered(&at, &format!("no answer in {PATIENCE:?}")),
+            (Err(_), Some(_)) => unanswered(&at, &silence()),
+            (Err(_), None) => {
+                let message = format!("the API does not answer for {at}: {}", silence());
+                return Err(Failure::new(Exit::TimedOut, message).into());
+            }
+            (Ok(found), _) => found?,
         };
         let chain = match own {
             Some(name) if matches!(chain.cause, Cause::NodeDown | Cause::Silent) => {
