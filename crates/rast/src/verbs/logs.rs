@@ -58,7 +58,7 @@ impl Logs {
 /// The whole seconds of `10s`, `5m` or `1h30m`; a number alone is seconds. A part of a second counts as one.
 fn seconds(age: &str) -> Result<u64, String> {
     let duration = age.parse().map(SignedDuration::from_secs).or_else(|_| age.parse::<SignedDuration>());
-    let seconds = duration.ok().map(|d| d.as_secs() + i64::from(d.subsec_nanos() > 0));
+    let seconds = duration.ok().and_then(|d| d.as_secs().checked_add(i64::from(d.subsec_nanos() > 0)));
     let seconds = seconds.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
     seconds.ok_or_else(|| "write how old the first line may be, at least a second: 10s, 5m, 1h30m".to_owned())
 }
