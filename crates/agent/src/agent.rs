@@ -19,7 +19,7 @@ use kube::{
 };
 use network::Network;
 use runtime::Runtime;
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::{SetOnce, broadcast::error::RecvError, mpsc};
 use tokio_util::time::{DelayQueue, delay_queue};
 use volumes::Volumes;
 
@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     pods: Mutex<HashMap<String, Entry>>,
     wake: mpsc::UnboundedSender<(String, Timestamp)>,
     woken: Mutex<Option<mpsc::UnboundedReceiver<(String, Timestamp)>>>,
+    /// Once all pods of the node have been taken in.
+    pub listed: SetOnce<()>,
 }
 
 pub(crate) struct Entry {
@@ -101,6 +103,7 @@ impl Agent {
             pods: Mutex::default(),
             wake,
             woken: Mutex::new(Some(woken)),
+            listed: SetOnce::new(),
             config,
         }))
     }
@@ -186,6 +189,7 @@ impl Agent {
         if let Err(e) = self.0.network.collect(&live).await {
             tracing::warn!("collect addresses: {}", chain(e));
         }
+        let _ = self.0.listed.set(());
         housekeeping::collect(self).await;
     }
 

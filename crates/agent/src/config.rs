@@ -1,6 +1,6 @@
 //! What the agent is told about its node.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// The node, as configured.
 #[derive(Clone, Debug)]
@@ -25,6 +25,32 @@ pub struct Config {
     pub pids: Option<i64>,
     /// Version string of the node's software.
     pub version: String,
+    /// What is done from time to time.
+    pub rounds: Rounds,
+}
+
+/// What is done from time to time, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    /// Measuring local storage, and rotating logs.
+    pub measure: Duration,
+    /// Bringing files from the API up to date, tokens among them.
+    pub refresh: Duration,
+    /// Collecting images and remains.
+    pub collect: Duration,
+    /// Which images go then.
+    pub images: images::Policy,
+}
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            measure: Duration::from_secs(10),
+            refresh: Duration::from_secs(60),
+            collect: Duration::from_secs(300),
+            images: images::Policy::default(),
+        }
+    }
 }
 
 /// What a node has, and how much of it pods may use.

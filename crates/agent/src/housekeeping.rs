@@ -15,13 +15,6 @@ use crate::{
     pod, spec,
 };
 
-/// How often local storage is measured and logs are rotated.
-const MEASURE: Duration = Duration::from_secs(10);
-/// How often files from the API are brought up to date.
-const REFRESH: Duration = Duration::from_secs(60);
-/// How often images and remains are collected.
-const COLLECT: Duration = Duration::from_secs(300);
-
 /// Pods measured at the same time, and how long each may take.
 const SIDE_BY_SIDE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,7 +25,7 @@ pub(crate) async fn run(agent: &Agent) {
 }
 
 async fn measuring(agent: &Agent) {
-    let mut due = every(MEASURE);
+    let mut due = every(agent.0.config.rounds.measure);
     loop {
         due.tick().await;
         let ready = agent.scenes().into_iter().filter(|s| s.ready && limited(&s.want));
@@ -41,7 +34,7 @@ async fn measuring(agent: &Agent) {
 }
 
 async fn rotating(agent: &Agent) {
-    let mut due = every(MEASURE);
+    let mut due = every(agent.0.config.rounds.measure);
     loop {
         due.tick().await;
         for scene in agent.scenes() {
@@ -51,7 +44,7 @@ async fn rotating(agent: &Agent) {
 }
 
 async fn refreshing(agent: &Agent) {
-    let mut due = every(REFRESH);
+    let mut due = every(agent.0.config.rounds.refresh);
     loop {
         due.tick().await;
         for scene in agent.scenes().into_iter().filter(|s| has_projected(&s.want)) {
@@ -61,7 +54,9 @@ async fn refreshing(agent: &Agent) {
 }
 
 async fn collecting(agent: &Agent) {
-    let mut due = every(COLLECT);
+    // Until the pods are known, all that is here seems to belong to none.
+    agent.0.listed.wait().await;
+    let mut due = every(agent.0.config.rounds.collect);
     loop {
         due.tick().await;
         collect(agent).await;
@@ -131,7 +126,7 @@ async fn collect_images(agent: &Agent) {
             }
         }
     }
-    match agent.0.images.collect(images::Policy::default(), used).await {
+    match agent.0.images.collect(agent.0.config.rounds.images, used).await {
         Ok(done) if !done.images.is_empty() => tracing::info!(images = ?done.images, "unused images removed"),
         Ok(_) => {}
         Err(e) => tracing::warn!("collect images: {}", chain(e)),

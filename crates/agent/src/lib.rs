@@ -45,7 +45,7 @@ pub mod status;
 mod tls;
 
 pub use agent::{Agent, Parts};
-pub use config::{Capacity, Config, Dns};
+pub use config::{Capacity, Config, Dns, Rounds};
 
 #[cfg(test)]
 mod simulate;

@@ -38,6 +38,9 @@ pub(crate) fn start(server: &Server) {
 
 /// Deletes events that were last seen longer ago than [`EVENT_TTL`].
 pub(crate) async fn sweep_events(server: &Server) {
+    if let Err(error) = server.cache().fresh().await {
+        return tracing::warn!("sweep events: {error}");
+    }
     let (store, now) = (&server.config().store, server.now());
     for kind in server.config().registry.kinds().iter().filter(|k| k.plural == "events" && k.view.is_none()) {
         let Ok(shelf) = Cache::shelf(server.cache(), kind) else { continue };

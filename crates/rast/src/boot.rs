@@ -8,7 +8,7 @@ mod nodes;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use agent::{Agent, Capacity, Dns, Parts};
+use agent::{Agent, Capacity, Dns, Parts, Rounds};
 use anyhow::{Context as _, Result, anyhow};
 use futures::FutureExt as _;
 use images::Images;
@@ -127,6 +127,7 @@ async fn node(host: &Host, settings: &Settings, name: &str, control: &Control, r
         ca: Some(control.ca().to_owned()),
         pids: Some(settings.max_processes.into()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        rounds: Rounds::default(),
     };
     let parts = Parts { client: control.client("node"), runtime, network: Arc::new(network), images, volumes };
     Ok(Agent::new(config, parts))

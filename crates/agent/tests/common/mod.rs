@@ -7,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use agent::{Agent, Capacity, Config, Dns, Parts};
+use agent::{Agent, Capacity, Config, Dns, Parts, Rounds};
 use apiserver::{
     Audit, Authenticator, Identity, Nodes, Server, Version,
     rbac::{NODES, Rbac},
@@ -43,6 +43,12 @@ pub struct Node {
     pub images: Images,
     pub volumes: Volumes,
     pub node: String,
+    /// What the next agent is told.
+    pub rounds: Rounds,
+    /// Who the next agent is.
+    pub identity: Identity,
+    /// Seconds that the API's clock is behind.
+    pub behind: Arc<AtomicI64>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     running: Option<tokio::task::JoinHandle<()>>,
 }
@@ -84,6 +90,11 @@ impl Node {
         let pki = apiserver::pki::Pki::open(&dir.path().join("pki"), jiff::Timestamp::now()).unwrap();
         let holders = Arc::new(apiserver::authn::StoredHolders(store.clone()));
         let authenticator = Authenticator::new(&pki, holders, Arc::new(jiff::Timestamp::now)).unwrap();
+        let behind = Arc::new(AtomicI64::new(0));
+        let clock = {
+            let behind = behind.clone();
+            move || jiff::Timestamp::now() - jiff::SignedDuration::from_secs(behind.load(Ordering::Relaxed))
+        };
         let authorizer = Rbac::open(store.clone(), jiff::Timestamp::now()).await.unwrap();
         let server = Server::new(apiserver::Config {
             store,
@@ -94,7 +105,7 @@ impl Node {
             nodes: Arc::new(Nowhere),
             doors: Vec::new(),
             version: Version::default(),
-            clock: Arc::new(jiff::Timestamp::now),
+            clock: Arc::new(clock),
         });
         server.ready().await;
         let client = Client::new(server.local(Identity::system("system:admin", &["system:masters"])), "default");
@@ -133,7 +144,12 @@ impl Node {
         let volumes = Volumes::open(&dir.path().join("state"), &dir.path().join("run")).unwrap();
         let node = format!("node-{tag}-{n}");
         let network = Arc::new(network);
+        let second = Duration::from_secs(1);
         let mut node = Self {
+            rounds: Rounds { measure: second, refresh: second, ..Rounds::default() },
+            // With the rights of a node, and no more.
+            identity: Identity::system(&format!("node:{node}"), &[NODES]),
+            behind,
             dir,
             client,
             agent: None,
@@ -162,11 +178,10 @@ impl Node {
             ca: Some("a CA".into()),
             pids: Some(256),
             version: "test".into(),
+            rounds: self.rounds,
         };
-        // With the rights of a node, and no more.
-        let identity = Identity::system(&format!("node:{}", self.node), &[NODES]);
         let parts = Parts {
-            client: Client::new(self.server.local(identity), "default"),
+            client: Client::new(self.server.local(self.identity.clone()), "default"),
             runtime: self.keeper.clone(),
             network: self.network.clone(),
             images: self.images.clone(),

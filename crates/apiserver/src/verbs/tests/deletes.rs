@@ -121,10 +121,11 @@ async fn old_events_are_swept() {
     let f = Fixture::new().await;
     let events = "/api/v1/namespaces/default/events";
     let event = |name: &str| json!({"metadata": {"name": name}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}, "reason": "R", "type": "Normal"});
+    let mut new = event("new");
+    new["lastTimestamp"] = json!("2026-01-02T04:00:00Z"); // when the clock says 04:05
+    f.post(events, new).await.expect(201);
     f.post(events, event("old")).await.expect(201);
-    f.advance(3000);
-    f.post(events, event("new")).await.expect(201);
-    f.advance(700);
+    f.advance(3700);
     crate::tasks::sweep_events(&f.server).await;
     f.get(&format!("{events}/old")).await.expect(404);
     f.get(&format!("{events}/new")).await.expect(200);
