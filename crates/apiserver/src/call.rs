@@ -1,6 +1,9 @@
 //! One request for a resource, with all that its verbs need.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
 
 use api::{Kind, Path, Scope};
 use axum::response::{IntoResponse, Response};
@@ -65,8 +68,22 @@ impl Call {
         self.query.iter().any(|(k, v)| k == name && flag(v))
     }
 
+    /// Whether a query parameter is there and says something.
+    pub(crate) fn given(&self, name: &str) -> bool {
+        !self.query(name).is_empty()
+    }
+
     /// A query parameter that must be a number when present.
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>> {
+        self.parsed(name)
+    }
+
+    /// A query parameter that must be a number when present, if one below zero.
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>> {
+        self.parsed(name)
+    }
+
+    fn parsed<N: FromStr>(&self, name: &str) -> Result<Option<N>> {
         match self.query(name) {
             "" => Ok(None),
             text => {
@@ -211,7 +228,7 @@ impl Call {
             Form::Partial => table::partial(object).to_string(),
             Form::Table(version) => {
                 let metadata = serde_json::json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                let include = Include::of(self.query("includeObject"));
+                let include = Include::of(self.query("includeObject"))?;
                 let rows = std::iter::once(object.clone());
                 table::table(&self.kind, version, metadata, rows, include, true, self.now).to_string()
             }

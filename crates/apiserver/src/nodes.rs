@@ -7,7 +7,7 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use crate::{ApiError, Result, call::Call};
+use crate::{ApiError, Result, call::Call, verbs::options};
 
 /// Passes requests on to nodes.
 #[async_trait]
@@ -28,7 +28,9 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
     let target = if part == Subresource::Proxy { Some(Target::parse(&call.at.name)?) } else { None };
     if let Some(target) = &target {
         call.at.name = target.pod.clone();
-    } else if part != Subresource::Log {
+    } else if part == Subresource::Log {
+        options::log(&call)?;
+    } else {
         // A WebSocket begins with a GET, yet a right to read is no right to run.
         call.may("create")?;
     }
@@ -115,7 +117,7 @@ fn uri(call: &Call, part: Subresource, pod: &Value) -> Result<Uri> {
     let (path, kept): (String, &[&str]) = match part {
         Subresource::Log => (
             format!("/containerLogs/{namespace}/{name}/{}", container()?),
-            &["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes"],
+            &["follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream"],
         ),
         Subresource::Exec => (format!("/exec/{namespace}/{name}/{}", container()?), &["command"]),
         Subresource::Attach => (format!("/attach/{namespace}/{name}/{}", container()?), &[]),

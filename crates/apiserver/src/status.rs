@@ -62,11 +62,14 @@ impl ApiError {
 
     /// The object is well-formed and may not stand: 422, every fault a cause with its field.
     pub fn invalid(kind: &Kind, name: &str, faults: &Faults) -> Self {
-        let message = format!("{} {name:?} is invalid: {}", qualified_kind(kind), listed(faults));
-        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name);
-        error.details["kind"] = json!(kind.kind);
-        error.details["causes"] = causes(faults);
-        error
+        Self::unfit(&kind.group, &kind.kind, name, faults)
+    }
+
+    /// The same of something that is no object of its own, e.g. options.
+    pub fn unfit(group: &str, kind: &str, name: &str, faults: &Faults) -> Self {
+        let message = format!("{} {name:?} is invalid: {}", dotted(kind, group), listed(faults));
+        let details = json!({"name": name, "group": group, "kind": kind, "causes": causes(faults)});
+        Self { details, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message) }
     }
 
     /// The object is not of its kind's form: 400, every fault a cause with its field.
@@ -244,12 +247,16 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// `deployments.apps`.
 fn qualified(kind: &Kind) -> String {
-    if kind.group.is_empty() { kind.plural.to_string() } else { format!("{}.{}", kind.plural, kind.group) }
+    dotted(&kind.plural, &kind.group)
 }
 
 /// `Deployment.apps`.
 fn qualified_kind(kind: &Kind) -> String {
-    if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) }
+    dotted(&kind.kind, &kind.group)
+}
+
+fn dotted(name: &str, group: &str) -> String {
+    if group.is_empty() { name.to_owned() } else { format!("{name}.{group}") }
 }
 
 fn listed(faults: &Faults) -> String {

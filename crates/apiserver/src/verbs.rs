@@ -5,6 +5,7 @@ mod create;
 mod delete;
 mod get;
 mod list;
+pub(crate) mod options;
 mod page;
 mod patch;
 mod scale;
@@ -18,14 +19,21 @@ pub(crate) use page::Token;
 use api::{Subresource, Verb};
 use axum::response::Response;
 
-use crate::{ApiError, Result, call::Call, nodes, reviews, wire::accept::Form};
+use crate::{
+    ApiError, Result,
+    call::Call,
+    nodes, reviews,
+    wire::{accept::Form, table::Include},
+};
 
 /// Answers a request.
 pub(crate) async fn run(call: Call) -> Result<Response> {
     let Some(verb) = Verb::named(&call.at.verb) else { return Err(not_allowed(&call, &call.at.verb)) };
     // Whoever takes no answer in JSON is told before anything is done; what a node or a pod answers is its own.
-    if !matches!(call.at.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
-        Form::of(&call.headers)?;
+    if !matches!(call.at.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+        && let Form::Table(_) = Form::of(&call.headers)?
+    {
+        Include::of(call.query("includeObject"))?;
     }
     if call.at.subresource.is_empty() { object(call, verb).await } else { part(call, verb).await }
 }

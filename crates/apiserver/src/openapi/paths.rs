@@ -22,8 +22,17 @@ const LIST: &[&str] = &[
 const DELETE: &[&str] = &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
 const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
-const LOG: &[&str] =
-    &["container", "follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "tailLines", "timestamps"];
+const LOG: &[&str] = &[
+    "container",
+    "follow",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "stream",
+    "tailLines",
+    "timestamps",
+];
 const EXEC: &[&str] = &["command", "container", "stderr", "stdin", "stdout", "tty"];
 const ATTACH: &[&str] = &["container", "stderr", "stdin", "stdout", "tty"];
 const INTEGERS: &[&str] = &["gracePeriodSeconds", "limit", "limitBytes", "sinceSeconds", "tailLines", "timeoutSeconds"];
@@ -41,6 +50,7 @@ const STRINGS: &[&str] = &[
     "resourceVersion",
     "resourceVersionMatch",
     "sinceTime",
+    "stream",
 ];
 const PATCHES: &[&str] = &[
     "application/json-patch+json",

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use store::Expect;
 
-use super::{bind, list::prefix, write};
+use super::{bind, list::prefix, options, write};
 use crate::{
     ApiError, Result,
     admission::{self, admit},
@@ -73,6 +73,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
 
 /// Deletes all objects that the query selects, and lists them as they were.
 pub(super) async fn collection(call: &Call) -> Result<Response> {
+    options::list(call, false)?;
     let options = Options::decode(call, &call.options()?)?;
     let (selector, applied) = (call.selector()?, call.server.cache().fresh().await?);
     let (items, _, rev) = call.shelf()?.list(&prefix(call), None, 0, applied, |i| i.is_selected(&selector));

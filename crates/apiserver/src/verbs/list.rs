@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::json;
 use store::Rev;
 
-use super::page::Token;
+use super::{options, page::Token};
 use crate::{
     ApiError, Result,
     cache::Item,
@@ -33,6 +33,7 @@ struct Page {
 
 /// Answers with a list. All pages of it show one revision; when that is compacted away: 410.
 pub(super) async fn run(call: &Call) -> Result<Response> {
+    options::list(call, false)?;
     let selector = call.selector()?;
     let limit = call.number("limit")?.unwrap_or(0) as usize;
     let page = page(call, &selector, limit).await?;
@@ -44,7 +45,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     match Form::of(&call.headers)? {
         Form::Plain => Ok(list::respond(&head, page.items, &call.headers)),
         Form::Table(version) => {
-            let include = Include::of(call.query("includeObject"));
+            let include = Include::of(call.query("includeObject"))?;
             let table = table::table(&call.kind, version, head["metadata"].take(), objects, include, true, call.now);
             Ok(json_response(StatusCode::OK, table.to_string().into()))
         }
@@ -73,23 +74,13 @@ async fn page(call: &Call, selector: &Selector, limit: usize) -> Result<Page> {
         return page.map_err(|error| if error.code == StatusCode::GONE { cut_off(&token) } else { error });
     }
     let applied = match (revision(rv)?, how) {
-        (None, "") => cache.fresh().await?,
-        (None, _) => {
-            return Err(ApiError::bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided"));
-        }
-        (Some(Rev(0)), "Exact") => {
-            return Err(ApiError::bad_request("resourceVersionMatch Exact is forbidden for resourceVersion 0"));
-        }
-        (Some(Rev(0)), "" | "NotOlderThan") => cache.fresh().await?,
-        (Some(rev), "" | "NotOlderThan") => cache.named(rev).await?,
-        (Some(rev), "Exact") => {
+        (None | Some(Rev(0)), _) => cache.fresh().await?,
+        // A page of a revision is a page of just that one, as it was before clients could say how they mean it.
+        (Some(rev), how) if how == "Exact" || how.is_empty() && limit > 0 => {
             cache.named(rev).await?;
             return at(call, selector, limit, None, rev).await;
         }
-        (_, other) => {
-            let message = format!("resourceVersionMatch: {other:?} is not supported; use Exact or NotOlderThan");
-            return Err(ApiError::bad_request(message));
-        }
+        (Some(rev), _) => cache.named(rev).await?,
     };
     let (items, rest, rev) = call.shelf()?.list(&prefix(call), None, limit, applied, |i| i.is_selected(selector));
     Ok(Page { items, remaining: rest, rev })

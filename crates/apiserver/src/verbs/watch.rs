@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use store::Rev;
 use tokio::{sync::watch, time::Instant};
 
-use super::list::{prefix, revision};
+use super::{
+    list::{prefix, revision},
+    options,
+};
 use crate::{
-    ApiError, Result, Server,
+    Result, Server,
     cache::{Change, Item, Shelf},
     call::Call,
     selector::Selector,
@@ -48,20 +51,12 @@ struct Watcher {
 
 /// Answers with a stream of events.
 pub(super) async fn run(call: &Call) -> Result<Response> {
+    options::list(call, true)?;
     let (selector, shelf) = (call.selector()?, call.shelf()?.clone());
     let (form, rv) = (Form::of(&call.headers)?, revision(call.query("resourceVersion"))?);
-    let initial = match call.query("sendInitialEvents") {
-        "" if !call.query("resourceVersionMatch").is_empty() => {
-            return Err(ApiError::bad_request(
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ));
-        }
-        "" => rv.is_none_or(|rev| rev == Rev(0)),
-        _ if call.query("resourceVersionMatch") != "NotOlderThan" => {
-            let message = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(ApiError::bad_request(message));
-        }
-        _ => call.flag("sendInitialEvents"),
+    let initial = match call.given("sendInitialEvents") {
+        true => call.flag("sendInitialEvents"),
+        false => rv.is_none_or(|rev| rev == Rev(0)),
     };
     let cache = call.server.cache();
     let applied = match rv {
@@ -79,7 +74,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
         changed: shelf.subscribe(),
         prefix: prefix(call),
         form,
-        include: Include::of(call.query("includeObject")),
+        include: Include::of(call.query("includeObject"))?,
         cursor: rv.filter(|rev| *rev > Rev(0)).unwrap_or(applied),
         bookmarks: call.flag("allowWatchBookmarks").then(|| Instant::now() + BOOKMARK_PERIOD),
         until: Instant::now() + Duration::from_secs(seconds),
@@ -167,39 +162,41 @@ impl Watcher {
     }
 
     fn push(&mut self, what: &'static str, item: &Item) {
-        let object = match self.form {
-            Form::Plain => {
-                let open = match what {
-                    "ADDED" => &br#"{"type":"ADDED","object":"#[..],
-                    "MODIFIED" => br#"{"type":"MODIFIED","object":"#,
-                    _ => br#"{"type":"DELETED","object":"#,
-                };
-                self.pending.extend([Bytes::from_static(open), item.line()]);
-                return;
-            }
-            Form::Partial => table::partial(&item.object()),
-            Form::Table(version) => {
-                let metadata = json!({"resourceVersion": item.rev.to_string()});
-                let (rows, first) = (std::iter::once(item.object()), !self.columns_sent);
-                self.columns_sent = true;
-                table::table(&self.kind, version, metadata, rows, self.include, first, self.server.now())
-            }
-        };
+        if self.form == Form::Plain {
+            let open = match what {
+                "ADDED" => &br#"{"type":"ADDED","object":"#[..],
+                "MODIFIED" => br#"{"type":"MODIFIED","object":"#,
+                _ => br#"{"type":"DELETED","object":"#,
+            };
+            return self.pending.extend([Bytes::from_static(open), item.line()]);
+        }
+        let object = self.shaped(item.object());
         self.pending.push_back(event(what, &object));
     }
 
     /// Tells how far the watch is; `initial` ends the initial events.
     fn bookmark(&mut self, initial: bool) {
-        let (kind, version) = match self.form {
-            Form::Plain => (&*self.kind.kind, self.kind.api_version()),
-            Form::Partial => ("PartialObjectMetadata", "meta.k8s.io/v1".to_owned()),
-            Form::Table(version) => ("Table", version.to_owned()),
-        };
         let mut metadata = json!({"resourceVersion": self.cursor.to_string(), "creationTimestamp": null});
         if initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        self.pending.push_back(event("BOOKMARK", &json!({"kind": kind, "apiVersion": version, "metadata": metadata})));
+        let mark = json!({"kind": self.kind.kind, "apiVersion": self.kind.api_version(), "metadata": metadata});
+        let mark = self.shaped(mark);
+        self.pending.push_back(event("BOOKMARK", &mark));
+    }
+
+    /// An object in the form asked for; the columns of a table are told once.
+    fn shaped(&mut self, object: Value) -> Value {
+        match self.form {
+            Form::Plain => object,
+            Form::Partial => table::partial(&object),
+            Form::Table(version) => {
+                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let first = !std::mem::replace(&mut self.columns_sent, true);
+                let rows = std::iter::once(object);
+                table::table(&self.kind, version, metadata, rows, self.include, first, self.server.now())
+            }
+        }
     }
 }
 

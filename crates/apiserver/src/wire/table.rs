@@ -3,6 +3,8 @@
 use api::Kind;
 use serde_json::{Value, json};
 
+use crate::{ApiError, Result};
+
 /// What a row carries beside its cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Include {
@@ -13,11 +15,12 @@ pub(crate) enum Include {
 
 impl Include {
     /// `includeObject` of a query.
-    pub(crate) fn of(query: &str) -> Self {
+    pub(crate) fn of(query: &str) -> Result<Self> {
         match query {
-            "Object" => Self::Object,
-            "None" => Self::None,
-            _ => Self::Metadata,
+            "Object" => Ok(Self::Object),
+            "None" => Ok(Self::None),
+            "" | "Metadata" => Ok(Self::Metadata),
+            other => Err(ApiError::bad_request(format!("includeObject: {other:?} is not None, Metadata or Object"))),
         }
     }
 }

@@ -128,7 +128,48 @@ async fn revisions_may_be_named() {
     assert_eq!(names(&newer).len(), 4);
     assert_eq!(names(&f.get(&format!("{MAPS}?resourceVersion=0")).await.expect(200)).len(), 4);
     f.get(&format!("{MAPS}?resourceVersion=x")).await.expect(400);
-    f.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.expect(400);
+    // A page without more words is of just that revision.
+    let paged = f.get(&format!("{MAPS}?resourceVersion={rv}&limit=1")).await.expect(200);
+    assert_eq!((names(&paged), &paged["metadata"]["resourceVersion"]), (vec!["a".to_owned()], &json!(rv)));
+    let newer = format!("{MAPS}?resourceVersion={rv}&limit=1&resourceVersionMatch=NotOlderThan");
+    assert_eq!(names(&f.get(&newer).await.expect(200)), ["b"]);
+}
+
+#[tokio::test]
+async fn options_that_do_not_go_together_are_told() {
+    let f = Fixture::new().await;
+    for (query, field) in [
+        ("resourceVersionMatch=Exact", "resourceVersionMatch"),
+        ("resourceVersionMatch=NotOlderThan", "resourceVersionMatch"),
+        ("resourceVersionMatch=Exact&resourceVersion=0", "resourceVersionMatch"),
+        ("resourceVersionMatch=Newest&resourceVersion=1", "resourceVersionMatch"),
+        ("resourceVersionMatch=Exact&resourceVersion=1&continue=x", "resourceVersionMatch"),
+        ("sendInitialEvents=true", "sendInitialEvents"),
+    ] {
+        let uri = format!("{MAPS}?{query}");
+        for answer in [f.get(&uri).await, f.delete(&uri, Value::Null).await] {
+            let status = answer.expect(422);
+            assert_eq!((&status["reason"], &status["details"]["kind"]), (&json!("Invalid"), &json!("ListOptions")));
+            assert_eq!(status["details"]["causes"][0]["field"], field, "{status}");
+        }
+    }
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let post = Request::post(format!("{MAPS}?includeObject=Some")).header("accept", accept);
+    let body = json!({"metadata": {"name": "a"}}).to_string();
+    assert_eq!(f.send(post.body(body.into()).unwrap()).await.status(), 400);
+    f.get(&format!("{MAPS}/a")).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_object_may_be_asked_for_no_older_than_a_revision() {
+    let f = Fixture::new().await;
+    let made = f.post(MAPS, json!({"metadata": {"name": "a"}})).await.expect(201);
+    let rv = made["metadata"]["resourceVersion"].as_str().unwrap();
+    for given in [rv, "1", "0"] {
+        let got = f.get(&format!("{MAPS}/a?resourceVersion={given}")).await.expect(200);
+        assert_eq!(got["metadata"]["resourceVersion"], rv);
+    }
+    f.get(&format!("{MAPS}/a?resourceVersion=x")).await.expect(400);
 }
 
 async fn fetch(f: &Fixture, uri: &str, header: (&str, &str)) -> (http::HeaderMap, Vec<u8>) {
@@ -179,9 +220,12 @@ async fn long_lists_are_compressed_for_those_who_take_it() {
 async fn a_time_that_has_not_come_is_not_waited_for_for_ever() {
     let f = Fixture::new().await;
     five(&f).await;
-    for uri in [format!("{MAPS}?resourceVersion=1000000"), format!("{MAPS}?watch=1&resourceVersion=1000000")] {
+    for asked in ["", "/a", "/none"] {
+        let uri = format!("{MAPS}{asked}?resourceVersion=1000000");
         let status = f.get(&uri).await.expect(504);
         assert_eq!(status["reason"], "Timeout", "{status}");
         assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge", "{status}");
+        assert_eq!(status["details"]["retryAfterSeconds"], 1);
     }
+    f.get(&format!("{MAPS}?watch=1&resourceVersion=1000000")).await.expect(504);
 }

@@ -90,3 +90,28 @@ async fn a_pod_without_node_has_no_streams() {
     assert_eq!(refused["message"], "pod q does not have a host assigned");
     f.get(&format!("{PODS}/none/log")).await.expect(404);
 }
+
+#[tokio::test]
+async fn log_options_are_judged_before_the_pod_is_looked_for() {
+    let f = Fixture::new().await;
+    for (query, field) in [
+        ("tailLines=-1", "tailLines"),
+        ("limitBytes=0", "limitBytes"),
+        ("limitBytes=-1", "limitBytes"),
+        ("sinceSeconds=0", "sinceSeconds"),
+        ("sinceSeconds=-5", "sinceSeconds"),
+        ("sinceSeconds=5&sinceTime=2026-01-01T00:00:00Z", ""),
+        ("stream=Both", "stream"),
+        ("stream=Stdout&tailLines=1", ""),
+    ] {
+        let status = f.get(&format!("{PODS}/none/log?{query}")).await.expect(422);
+        let details = &status["details"];
+        assert_eq!((&details["kind"], &details["name"]), (&json!("PodLogOptions"), &json!("none")), "{status}");
+        assert_eq!(details["causes"][0]["field"], field, "{status}");
+    }
+    f.get(&format!("{PODS}/none/log?tailLines=many")).await.expect(400);
+    let uid = bound(&f).await;
+    let query = "tailLines=0&limitBytes=1&sinceSeconds=1&stream=All";
+    let log = forwarded(&f, "GET", &format!("{PODS}/p/log?{query}")).await;
+    assert_eq!(log, format!("n1 GET /containerLogs/default/p/main?{query}&uid={uid} false"));
+}

@@ -94,7 +94,22 @@ async fn initial_events_end_with_a_bookmark() {
     let mut next = f.watch(&format!("{MAPS}?watch=true&resourceVersion={rv}")).await;
     make(&f, "b", "x").await;
     assert_eq!(next.line().await, "ADDED b");
-    f.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.expect(400);
+}
+
+#[tokio::test]
+async fn options_that_do_not_go_together_are_told() {
+    let f = Fixture::new().await;
+    for query in [
+        "sendInitialEvents=true",
+        "sendInitialEvents=false",
+        "sendInitialEvents=true&resourceVersionMatch=Exact",
+        "resourceVersionMatch=NotOlderThan&resourceVersion=1",
+        "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
+    ] {
+        let status = f.get(&format!("{MAPS}?watch=true&{query}")).await.expect(422);
+        assert_eq!(status["details"]["kind"], "ListOptions", "{status}");
+        assert_eq!(status["details"]["causes"][0]["field"], "resourceVersionMatch", "{status}");
+    }
 }
 
 #[tokio::test]
@@ -138,11 +153,48 @@ async fn tables_are_watched_too() {
     let f = Fixture::new().await;
     make(&f, "a", "x").await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-    let mut watch = f.watch_as(&format!("{MAPS}?watch=true"), accept).await;
-    let (_, first) = watch.next().await.unwrap();
-    assert_eq!((&first["kind"], &first["rows"][0]["cells"][0]), (&json!("Table"), &json!("a")));
-    assert!(!first["columnDefinitions"].as_array().unwrap().is_empty());
-    make(&f, "b", "x").await;
-    let (_, second) = watch.next().await.unwrap();
-    assert!(second["columnDefinitions"].as_array().unwrap().is_empty());
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    for (include, kind) in [("", "PartialObjectMetadata"), ("&includeObject=Object", "ConfigMap")] {
+        let mut watch = f.watch_as(&format!("{MAPS}?{query}&timeoutSeconds=100{include}"), accept).await;
+        // Each event is a Table with the one row; the columns come with the first.
+        let mut next = async |what: &str, name: Value, columns: bool| {
+            let (event, table) = watch.next().await.unwrap();
+            let row = &table["rows"][0];
+            assert_eq!((&*event, &table["kind"], &row["object"]["kind"]), (what, &json!("Table"), &json!(kind)));
+            assert_eq!(table["rows"].as_array().unwrap().len(), 1);
+            assert_eq!(row["object"]["metadata"]["name"], name);
+            assert_eq!(row["object"]["metadata"]["resourceVersion"], table["metadata"]["resourceVersion"]);
+            assert_eq!(table["columnDefinitions"].as_array().unwrap().is_empty(), !columns);
+            table["rows"][0].clone()
+        };
+        let first = next("ADDED", json!("a"), true).await;
+        assert_eq!(first["cells"][0], "a");
+        let end = next("BOOKMARK", Value::Null, false).await;
+        assert_eq!(end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+        make(&f, "b", "x").await;
+        next("ADDED", json!("b"), false).await;
+        f.patch("merge", &format!("{MAPS}/b"), json!({"data": {"k": "v"}})).await.expect(200);
+        let modified = next("MODIFIED", json!("b"), false).await;
+        assert_eq!(modified["cells"][1], "1", "its data");
+        f.delete(&format!("{MAPS}/b"), Value::Null).await.expect(200);
+        assert_eq!(next("DELETED", json!("b"), false).await["cells"][0], "b");
+    }
+    let mut bare = f.watch_as(&format!("{MAPS}?watch=true&includeObject=None"), accept).await;
+    let (_, table) = bare.next().await.unwrap();
+    assert_eq!((&table["rows"][0]["cells"][0], &table["rows"][0]["object"]), (&json!("a"), &Value::Null));
+}
+
+/// A bookmark is a row of nearly nothing: no column may want more.
+#[tokio::test]
+async fn every_kind_has_bookmarks_as_tables() {
+    let f = Fixture::new().await;
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    for kind in f.server.config().registry.kinds().iter().filter(|kind| kind.stored) {
+        let prefix = if kind.group.is_empty() { "api" } else { "apis" };
+        let uri = format!("/{prefix}/{}/{}?{query}&labelSelector=none=such", kind.api_version(), kind.plural);
+        let (what, table) = f.watch_as(&uri, accept).await.next().await.unwrap();
+        let cells = table["rows"][0]["cells"].as_array().unwrap();
+        assert_eq!((&*what, cells.len()), ("BOOKMARK", kind.columns.len()), "{uri}");
+    }
 }
