@@ -187,6 +187,17 @@ fn body(wanted: &Wanted) -> Value {
     })
 }
 
+/// Begins anew what a stack is busy with. What an engine has in hand it finishes first; what was an engine's that died,
+/// another takes over, which by itself none does.
+pub async fn go_on(session: &Session, stack: &Stack) -> Result<(), Error> {
+    if stack.is_going() {
+        return delete(session, stack).await;
+    }
+    let doing = format!("go on with stack {}", stack.name);
+    let call = Call::new(Method::PATCH, Service::Orchestration, stack.path(), doing);
+    session.call(call.with(json!({"parameters": {}}))).await.map(drop)
+}
+
 /// Begins to delete a stack.
 pub async fn delete(session: &Session, stack: &Stack) -> Result<(), Error> {
     session.delete(Service::Orchestration, stack.path(), &format!("delete stack {}", stack.name)).await

@@ -205,6 +205,11 @@ fn living(seen: &Seen) -> Option<&Server> {
 
 /// The server that must go before another takes its port and its volume: Heat would make the new one first.
 fn retired(aim: &Aim, made: &Made, seen: &Seen, tried: Tried) -> Option<String> {
+    if let Some(stray) = stray(aim, made, seen)
+        && tried.retired < TRIES
+    {
+        return Some(stray);
+    }
     let id = made.object("server_0")?;
     // Heat replaces whatever is in CHECK_FAILED, however well it is.
     let doomed = |name| made.resources.iter().any(|r| r.name == name && r.status == "CHECK_FAILED");
@@ -218,6 +223,14 @@ fn retired(aim: &Aim, made: &Made, seen: &Seen, tried: Tried) -> Option<String> 
         }
     };
     goes.then(|| id.to_owned())
+}
+
+/// A server of the machine's name that the stack does not know: Heat's engine died between asking for it and noting it.
+/// It holds the port and perhaps the volume.
+fn stray(aim: &Aim, made: &Made, seen: &Seen) -> Option<String> {
+    let (name, known) = (template::machine_name(aim.cluster.name(), 0), made.object("server_0"));
+    let mut servers = seen.servers.iter();
+    servers.find(|s| s.uid == aim.mark.uid && s.name == name && Some(s.id.as_str()) != known).map(|s| s.id.clone())
 }
 
 #[cfg(test)]

@@ -133,6 +133,20 @@ fn a_server_that_is_gone_lets_go_of_its_port_and_volume_first() {
 }
 
 #[test]
+fn a_server_that_heat_forgot_makes_room_first() {
+    let (cluster, mut seen) = demo();
+    let stray = Server { id: "stray".into(), ..seen.servers[0].clone() };
+    assert_eq!((stray.uid.clone(), &*stray.name), (seen.mark().unwrap().uid, "demo-0"));
+    seen.servers.push(Server { id: "other".into(), uid: "another".into(), ..stray.clone() });
+    seen.servers.push(Server { id: "later".into(), name: "demo-pool-1".into(), ..stray.clone() });
+    assert!(matches!(step(&cluster, &seen, NEVER), Step::Done { .. }), "neither is this machine");
+    seen.servers.push(stray);
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Retire("stray".into()));
+    status(&mut seen.machines, "UPDATE_IN_PROGRESS");
+    assert_eq!(step(&cluster, &seen, NEVER), Step::Wait(Which::Machines), "Heat may be about to note it");
+}
+
+#[test]
 fn what_heat_would_replace_makes_room_first() {
     for resource in ["server_0", "port_0"] {
         let (cluster, mut seen) = demo();
