@@ -191,7 +191,10 @@ const TABLES: &[Table] = &[
             ("startupProbe", Refused(NOT_EPHEMERAL)),
             ("stdin", Served("debugging::ephemeral_streams")),
             ("stdinOnce", Served("debugging::ephemeral_streams")),
-            ("targetContainerName", Refused("each container has processes of its own")),
+            (
+                "targetContainerName",
+                Refused("each container has processes of its own; leave it out (kubectl debug without --target)"),
+            ),
             ("terminationMessagePath", Served("debugging::ephemeral_containers")),
             ("terminationMessagePolicy", Served("debugging::ephemeral_containers")),
             ("tty", Served("debugging::ephemeral_streams")),

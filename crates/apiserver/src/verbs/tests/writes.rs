@@ -391,3 +391,22 @@ async fn what_is_too_large_is_not_stored() {
     let keys: Value = (0..5_000).map(|i| (format!("{i:0250}"), json!(""))).collect::<serde_json::Map<_, _>>().into();
     f.post(MAPS, json!({"metadata": {"name": "m"}, "data": keys})).await.expect(422);
 }
+
+/// What `kubectl debug --target` sends is told by its field, and what to do instead.
+#[tokio::test]
+async fn a_container_to_debug_in_the_processes_of_another_is_refused() {
+    let f = Fixture::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    f.post(pods, pod("p")).await.expect(201);
+    let debug = async |more: Value| {
+        let mut container = json!({"name": "debugger", "image": "busybox"});
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let patch = json!({"spec": {"ephemeralContainers": [container]}});
+        f.patch("strategic-merge", &format!("{pods}/p/ephemeralcontainers"), patch).await
+    };
+    let status = debug(json!({"targetContainerName": "main"})).await.expect(422);
+    let cause = &status["details"]["causes"][0];
+    assert_eq!(cause["field"], "spec.ephemeralContainers[0].targetContainerName", "{status}");
+    assert!(cause["message"].as_str().unwrap().contains("kubectl debug without --target"), "{status}");
+    debug(json!({})).await.expect(200);
+}
