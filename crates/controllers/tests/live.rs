@@ -14,7 +14,7 @@ async fn controlled(grace: Duration) -> Cluster {
     let cluster = Cluster::new().await;
     let (registry, authority) = (cluster.registry(), "PEM".to_owned());
     let config = controllers::Config { registry, authority, grace };
-    tokio::spawn(controllers::run(cluster.client.clone(), config, std::future::pending()));
+    tokio::spawn(controllers::run(cluster.component("controllers"), config, std::future::pending()));
     cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
     let account = "/api/v1/namespaces/default/serviceaccounts/default";
     cluster.until("the default account", account, |found| found).await;

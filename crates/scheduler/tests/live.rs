@@ -12,7 +12,7 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 /// With the scheduler running, the namespace `default` and its account.
 async fn scheduled() -> Cluster {
     let cluster = Cluster::new().await;
-    tokio::spawn(scheduler::run(cluster.client.clone(), std::future::pending()));
+    tokio::spawn(scheduler::run(cluster.component("kube-scheduler"), std::future::pending()));
     cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "default"}})).await;
     cluster.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
     cluster

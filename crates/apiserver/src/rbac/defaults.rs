@@ -3,6 +3,9 @@
 //! `admin`, `edit` and `view` are meant for bindings in a namespace and carry Kubernetes' rules; roles labelled
 //! `rbac.authorization.k8s.io/aggregate-to-NAME: "true"` add to them.
 
+use std::collections::BTreeMap;
+
+use api::Scope;
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
@@ -140,19 +143,31 @@ fn admin() -> Vec<PolicyRule> {
     all
 }
 
-/// Controllers read and delete whatever is owned, and make what workloads are made of.
+/// Controllers read whatever may own or be owned, mend and delete it, and make what workloads are made of. Of the parts
+/// of objects, such as a pod's streams, they get only those that they write.
 fn controllers() -> Vec<PolicyRule> {
-    let made = ["configmaps", "endpoints", "events", "persistentvolumes", "pods", "secrets", "serviceaccounts"];
-    vec![
-        resources(&["get", "list", "watch", "patch", "update", "delete", "deletecollection"], &["*"], &["*"]),
-        resources(&["create"], &["", "events.k8s.io"], &made),
-        resources(&["create"], &["", "policy"], &["pods/eviction"]),
-        resources(&["create"], &["apps"], &["controllerrevisions", "replicasets"]),
-        resources(&["create"], &["batch"], &["jobs"]),
-        resources(&["create"], &["discovery.k8s.io"], &["endpointslices"]),
-        resources(&["create"], &["coordination.k8s.io"], &["leases"]),
-        urls(&["get"], &["*"]),
-    ]
+    let registry = api::builtin();
+    let mut owned = BTreeMap::<&str, (Vec<&str>, Vec<&str>)>::new();
+    for kind in registry.kinds().iter().filter(|kind| kind.stored && kind.view.is_none()) {
+        let (all, in_namespaces) = owned.entry(&kind.group).or_default();
+        all.push(&kind.plural);
+        in_namespaces.extend((kind.scope == Scope::Namespaced).then_some(&*kind.plural));
+    }
+    let mut rules = Vec::new();
+    for (group, (all, in_namespaces)) in owned {
+        rules.push(resources(&[READ, &["patch", "delete"]].concat(), &[group], &all));
+        if !in_namespaces.is_empty() {
+            rules.push(resources(&["deletecollection"], &[group], &in_namespaces));
+        }
+    }
+    rules.extend([
+        resources(&["create"], &[""], &["configmaps", "events", "pods", "serviceaccounts"]),
+        resources(&["create"], &["apps"], &["replicasets"]),
+        resources(&["patch"], &[""], &["nodes/status"]),
+        resources(&["patch"], &["apps"], &["deployments/status", "replicasets/status"]),
+        resources(&["update"], &[""], &["namespaces/finalize"]),
+    ]);
+    rules
 }
 
 fn scheduler() -> Vec<PolicyRule> {

@@ -147,8 +147,25 @@ fn default_roles_have_their_limits() {
     assert!(!may("system:serviceaccount:a:default", "get /pods a/x"), "a pod's default token may do nothing");
     assert!(rbac.decide(&identity(SCHEDULER, &[]), &at("create /pods/binding a/x")).allowed);
     assert!(!rbac.decide(&identity(SCHEDULER, &[]), &at("get /secrets a/x")).allowed);
-    assert!(rbac.decide(&identity(CONTROLLERS, &[]), &at("delete apps/replicasets a/x")).allowed);
-    assert!(!rbac.decide(&identity(CONTROLLERS, &[]), &at("create rbac.authorization.k8s.io/roles a/x")).allowed);
+    for (what, allowed) in [
+        ("delete apps/replicasets a/x", true),
+        ("deletecollection /secrets a/", true),
+        ("patch rbac.authorization.k8s.io/clusterroles /x", true),
+        ("patch apps/deployments/status a/x", true),
+        ("watch rastos.io/clusters /", true),
+        ("patch rastos.io/clusters/status /demo", false),
+        ("update rastos.io/clusters /demo", false),
+        ("deletecollection rastos.io/clusters /", false),
+        ("deletecollection /namespaces /", false),
+        ("create rbac.authorization.k8s.io/roles a/x", false),
+        ("create /secrets a/x", false),
+        ("get /pods/log a/x", false),
+        ("create /pods/exec a/x", false),
+        ("create /serviceaccounts/token a/x", false),
+        ("get /metrics", false),
+    ] {
+        assert_eq!(rbac.decide(&identity(CONTROLLERS, &[]), &at(what)).allowed, allowed, "{what}");
+    }
 }
 
 fn with_defaults() -> Rbac {

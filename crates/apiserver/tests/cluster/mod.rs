@@ -7,17 +7,10 @@ use std::{sync::Arc, time::Duration};
 use kube::Client;
 use serde_json::Value;
 
-/// Everyone may do everything, and there are no nodes.
-struct Open;
-
-impl apiserver::Authorizer for Open {
-    fn decide(&self, _: &apiserver::Identity, _: &apiserver::Attributes) -> apiserver::Decision {
-        apiserver::Decision { allowed: true, reason: "test".into() }
-    }
-}
+struct Nowhere;
 
 #[async_trait::async_trait]
-impl apiserver::Nodes for Open {
+impl apiserver::Nodes for Nowhere {
     async fn forward(&self, _: &str, _: http::Request<axum::body::Body>) -> axum::response::Response {
         axum::response::Response::default()
     }
@@ -25,6 +18,7 @@ impl apiserver::Nodes for Open {
 
 /// A real API server over a real store, in this process.
 pub struct Cluster {
+    /// May do everything.
     pub client: Client,
     server: apiserver::Server,
     _dir: tempfile::TempDir,
@@ -39,13 +33,15 @@ impl Drop for Cluster {
 impl Cluster {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(store::Embedded::open(dir.path().join("store")).unwrap());
+        let authorizer = apiserver::rbac::Rbac::open(store.clone(), jiff::Timestamp::now()).await.unwrap();
         let server = apiserver::Server::new(apiserver::Config {
-            store: Arc::new(store::Embedded::open(dir.path().join("store")).unwrap()),
+            store,
             registry: Arc::new(api::builtin()),
             authenticator: Arc::new(apiserver::Authenticator::default()),
-            authorizer: Arc::new(Open),
+            authorizer,
             audit: Arc::new(apiserver::Audit::default()),
-            nodes: Arc::new(Open),
+            nodes: Arc::new(Nowhere),
             doors: Vec::new(),
             version: apiserver::Version::default(),
             clock: Arc::new(jiff::Timestamp::now),
@@ -53,6 +49,11 @@ impl Cluster {
         server.ready().await;
         let client = Client::new(server.local(apiserver::Identity::system("test", &["system:masters"])), "default");
         Self { client, server, _dir: dir }
+    }
+
+    /// For a component, with its own rights.
+    pub fn component(&self, name: &str) -> Client {
+        Client::new(self.server.local(apiserver::Identity::system(name, &[])), "default")
     }
 
     /// The kinds that it serves.
