@@ -29,7 +29,7 @@ use connection::Socket;
 pub(crate) use connection::counted_for;
 
 /// Connections that are open at a time, and the part of them that one host may have: four hosts are needed to shut all
-/// others out. With 50 KiB each for TLS and buffers they stay below 200 MiB. One of HTTP/2 carries 250 requests.
+/// others out. With 32 KiB each they take 130 MiB (docs/decisions/api-port.md). One of HTTP/2 carries 250 requests.
 const CONNECTIONS: (usize, usize) = (4096, 4);
 /// The part of the process's files that connections may take: store and node need theirs.
 const OF_FILES: usize = 2;
