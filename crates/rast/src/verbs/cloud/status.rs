@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use apiserver::pki::Validity;
 use clap::Args;
-use cloud::seen::{self, Made, Seen};
+use cloud::{
+    Service,
+    seen::{self, Made, Seen},
+};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::Value;
 
@@ -84,24 +87,29 @@ fn objects(seen: &Seen) -> Vec<Row> {
     if seen.machines.is_none() {
         rows.push(row("stack", "machines", false, "there is none".into()));
     }
+    for service in [Service::Compute, Service::BlockStorage, Service::Network] {
+        let silence = seen.silence(service);
+        rows.extend(silence.map(|why| row("service", &service.to_string(), false, format!("does not answer: {why}"))));
+    }
     let object = |made: &Option<Made>, name: &str| made.as_ref().and_then(|m| m.object(name)).map(str::to_owned);
+    let absent = |service| if seen.answers(service) { "gone" } else { "not known" };
     if let Some(id) = object(&seen.machines, "server_0") {
         let found = seen.servers.iter().find(|s| s.id == id);
-        let (name, state) = found.map_or((id.as_str(), "gone".to_owned()), |s| {
+        let (name, state) = found.map_or((id.as_str(), absent(Service::Compute).to_owned()), |s| {
             let fault = if s.fault.is_empty() { String::new() } else { format!(": {}", s.fault) };
             (s.name.as_str(), s.status.clone() + &fault)
         });
         rows.push(row("server", name, state == "ACTIVE", state.clone()));
     }
     if let Some(id) = object(&seen.state, "state") {
-        let state = seen.volumes.iter().find(|v| v.id == id).map_or("gone".to_owned(), |v| v.status.clone());
-        rows.push(row("volume", &id, state == "in-use" || seen.machines.is_none(), state.clone()));
+        let state = seen.volumes.iter().find(|v| v.id == id).map_or(absent(Service::BlockStorage), |v| &v.status);
+        rows.push(row("volume", &id, state == "in-use" || seen.machines.is_none(), state.to_owned()));
     }
     if let Some(id) = object(&seen.state, "address") {
         let found = seen.addresses.iter().find(|a| a.id == id);
         let leads = found.is_some_and(|a| a.port.is_some());
         let state = match found {
-            None => "gone",
+            None => absent(Service::Network),
             Some(_) if leads => "leads to the machine",
             Some(_) => "leads nowhere",
         };
@@ -158,4 +166,40 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use cloud::heat::{Resource, Stack};
+
+    use super::*;
+
+    fn made(name: &str, objects: &[&str]) -> Made {
+        let stack = Stack { name: name.into(), status: "CREATE_COMPLETE".into(), ..Stack::default() };
+        let resource = |object: &&str| Resource { name: (*object).into(), object: "id".into(), ..Resource::default() };
+        Made { stack, resources: objects.iter().map(resource).collect() }
+    }
+
+    #[test]
+    fn what_a_silent_service_holds_is_not_said_to_be_gone() {
+        let state = Some(made("rastos-demo-state", &["state", "address"]));
+        let mut seen = Seen { state, machines: Some(made("rastos-demo", &["server_0"])), ..Seen::default() };
+        let shown = |seen: &Seen| {
+            let rows = objects(seen).into_iter().filter(|r| r.cells[0] != "stack");
+            rows.map(|r| (r.well, r.cells.join(" "))).collect::<Vec<_>>()
+        };
+        let row = |text: &str| (false, text.to_owned());
+        assert_eq!(shown(&seen), [row("server id gone"), row("volume id gone"), row("floating IP id gone")]);
+        seen.lacking = vec![(Service::Compute, "503".into()), (Service::Network, "504".into())];
+        assert_eq!(
+            shown(&seen),
+            [
+                row("service compute (Nova) does not answer: 503"),
+                row("service network (Neutron) does not answer: 504"),
+                row("server id not known"),
+                row("volume id gone"),
+                row("floating IP id not known"),
+            ]
+        );
+    }
 }
