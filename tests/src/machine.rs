@@ -174,6 +174,14 @@ impl Machine {
         }
     }
 
+    /// The console's next line, if it has been said.
+    pub fn line(&mut self) -> Option<String> {
+        let console = self.console();
+        let (line, _) = console.get(self.read..)?.split_once('\n')?;
+        self.read += line.len() + 1;
+        Some(line.trim().to_owned())
+    }
+
     /// Waits until the machine has switched itself off, or restarted where it may not.
     #[track_caller]
     pub fn ends(&mut self) {

@@ -12,7 +12,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Admin, Client, Machine, Parts, eventually, machine::image, pods::container, registry};
+use crate::{Admin, Client, Disk, Machine, Parts, eventually, machine::image, pods::container, registry};
 
 /// What a machine says when its API answers.
 pub const READY: &str = "rastos: API ready at ";
@@ -99,14 +99,19 @@ impl Place {
 
     /// A machine that reads its configuration on the kernel's command line, with the volume and the registry.
     pub fn machine(&self) -> Parts {
-        self.machine_with("")
+        self.machine_on(&self.volume())
     }
 
-    /// The same with further words on the kernel's command line.
-    pub fn machine_with(&self, words: &str) -> Parts {
+    /// The same with the volume behind a write cache, part of which is lost with the power.
+    pub fn machine_behind_a_cache(&self) -> (Parts, Disk) {
+        let disk = Disk::serve(&self.volume(), self.dir.path().join("disk"));
+        (self.machine_on(&disk.url()), disk)
+    }
+
+    fn machine_on(&self, volume: &Path) -> Parts {
         let port = registry().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("HOST:PORT");
-        let word = format!("{words} rastos.config={}", BASE64_STANDARD.encode(self.config()));
-        let parts = Parts::direct(&image(), &word).volume(&self.volume(), SERIAL).memory(512);
+        let word = format!("rastos.config={}", BASE64_STANDARD.encode(self.config()));
+        let parts = Parts::direct(&image(), &word).volume(volume, SERIAL).memory(512);
         parts.forward(self.port, 6443).serve(5000, port)
     }
 

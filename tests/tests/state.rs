@@ -1,10 +1,10 @@
 //! What happens to a machine's state when its volume is full, when it is damaged, and when the power fails.
 
-use std::{collections::BTreeMap, thread};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tests::{
-    Client, Dice, Place, eventually,
+    Client, Dice, Disk, Machine, Place, eventually,
     place::{READY, ready},
     pods::{config_map, documents, pod},
 };
@@ -98,10 +98,23 @@ struct Kept {
 }
 
 impl Kept {
-    /// The authority was made once, and by the time it is named on the console it stays.
-    fn authority(&mut self, line: &str) {
-        if let Some((_, hash)) = line.split_once("rastos: CA sha256 ") {
-            assert_eq!(self.authority.get_or_insert(hash.to_owned()), hash);
+    /// Waits until the API is ready, or the power has failed. Tells which. The authority was made once: by the time it is
+    /// named on the console it stays.
+    fn boot(&mut self, machine: &mut Machine, disk: &Disk) -> bool {
+        loop {
+            let line = eventually("a line, or no power", || match machine.line() {
+                line @ Some(_) => Ok(line),
+                None if disk.failed() => Ok(None),
+                None => Err(machine.console()),
+            });
+            let Some(line) = line else { return false };
+            assert!(!line.contains(" is damaged"), "{line}");
+            if let Some((_, hash)) = line.split_once("rastos: CA sha256 ") {
+                assert_eq!(self.authority.get_or_insert(hash.to_owned()), hash);
+            }
+            if line.contains(READY) {
+                return true;
+            }
         }
     }
 
@@ -145,61 +158,62 @@ impl Kept {
             }
         }
     }
+
+    /// Writes that go on until one is not acknowledged.
+    fn write_until_it_fails(&mut self, kubectl: &Client, cut: u64) {
+        for name in (0..).map(|write| format!("last-{cut}-{write}")) {
+            let map = config_map(&name);
+            if kubectl.clone().input(map.to_string()).run(&["apply", "--request-timeout=5s", "-f", "-"]).code != 0 {
+                return;
+            }
+            self.maps.insert(name, Some(map["data"]["key"].as_str().unwrap().to_owned()));
+        }
+    }
 }
 
-/// Twenty times, or `RAST_TEST_CUTS`. Moments are counted in what the machine says and in what it answers.
+/// How many writes a disk sees before the API is ready, more or less: of a new machine, and at a later start.
+const WRITES: [u64; 2] = [150, 40];
+
+/// Twenty times, or `RAST_TEST_CUTS`. Moments are counted in what the disk is asked to write.
 #[test]
-#[ignore = "not seen green yet: twenty boots want a machine that has time for them"]
+#[ignore = "twenty boots want a machine that has time for them"]
 fn power_cuts_lose_nothing_that_was_acknowledged() {
     let cuts = std::env::var("RAST_TEST_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
     let mut dice = Dice::seeded();
     let (place, mut kept) = (Place::new(), Kept::default());
     let mut client = None;
     for cut in 0..cuts {
-        let mut machine = place.machine_with("loglevel=7").start();
-        machine.says("rastos: rastOS ");
+        let (parts, disk) = place.machine_behind_a_cache();
+        let mut machine = parts.start();
         // The first few times while everything is made.
-        let early = (cut < cuts / 5 || dice.below(3) == 0).then(|| dice.below(30));
-        let mut lines = 0;
-        let ready = loop {
-            if early.is_some_and(|early| lines == early) {
-                break false;
-            }
-            let line = machine.says("");
-            kept.authority(&line);
-            if line.contains(READY) {
-                break true;
-            }
-            lines += 1;
-        };
-        if !ready {
-            eprintln!("cut {cut}: after {lines} lines");
-            machine.kill();
-            continue;
+        let new = cut < cuts / 5;
+        let early = new || dice.below(3) == 0;
+        if early {
+            disk.fail_after(dice.below(WRITES[usize::from(!new)]));
         }
-        let kubectl = match &client {
-            Some(kubectl) => kubectl,
-            None => {
-                let kubectl = place.admit(kept.authority.as_ref().expect("it was said before"));
+        let ready = kept.boot(&mut machine, &disk);
+        if !early {
+            let kubectl = client.get_or_insert_with(|| {
+                let kubectl = place.admit(kept.authority.as_ref().expect("it is said before the API is ready"));
                 kubectl.clone().input(documents(&[on_a_volume("writer")])).ok(&["apply", "-f", "-"]);
                 self::ready(&kubectl, "writer");
-                client.insert(kubectl)
+                kubectl
+            });
+            kept.check(kubectl);
+            for write in 0..dice.below(6) {
+                kept.write(kubectl, &mut dice, format!("write-{cut}-{write}"));
             }
-        };
-        kept.check(kubectl);
-        let writes = dice.below(8);
-        for write in 0..writes {
-            kept.write(kubectl, &mut dice, format!("write-{cut}-{write}"));
+            disk.fail_after(dice.below(20));
+            kept.write_until_it_fails(kubectl, cut);
+            assert!(disk.failed(), "{}", machine.console());
         }
-        let under_way = kubectl.clone().input(config_map(&format!("under-way-{cut}")).to_string());
-        let under_way = thread::spawn(move || under_way.run(&["apply", "--request-timeout=5s", "-f", "-"]).code);
-        eprintln!("cut {cut}: ready after {lines} lines, {writes} writes");
         machine.kill();
-        let _either = under_way.join();
+        let lost = disk.lose_power(&mut dice);
+        let when = if early { "early" } else { "late" };
+        eprintln!("cut {cut}: {when}, {}ready; {lost} writes lost", if ready { "" } else { "not " });
     }
     let mut machine = place.machine().start();
     machine.says(READY);
     kept.check(client.as_ref().expect("it was ready once"));
-    let said = format!("{} maps and {} files", kept.maps.len(), kept.files.len());
-    eprintln!("kept: {said}");
+    eprintln!("kept: {} maps and {} files", kept.maps.len(), kept.files.len());
 }
