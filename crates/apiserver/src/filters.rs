@@ -115,7 +115,7 @@ async fn admit(server: &Server, trail: &mut Trail, request: &mut Request) -> Res
     };
     trail.impersonated = impersonated(server, &trail.identity, request.headers())?;
     let identity = trail.impersonated.as_ref().unwrap_or(&trail.identity);
-    let decision = config.authorizer.decide(identity, &trail.attributes);
+    let decision = config.authorizer.decide_soon(identity, &trail.attributes).await;
     trail.decision = decision.reason;
     match decision.allowed {
         true if changes(&trail.attributes) && !config.audit.keeps_up() => Err(ApiError::unaudited()),

@@ -11,11 +11,19 @@ mod node;
 mod policy;
 pub(crate) mod rules;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use store::Store;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{Attributes, Identity};
 use follow::{Change, Follower};
@@ -35,6 +43,9 @@ pub const SCHEDULER: &str = "system:kube-scheduler";
 
 /// What tells an allowing reason from a refusing one, also in the audit log.
 pub const ALLOWED: &str = ": allowed";
+
+/// How far behind the store this may be.
+const BEHIND: Duration = Duration::from_millis(100);
 
 /// The answer to "may it?".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,9 +67,15 @@ impl Decision {
 }
 
 /// Decides on requests.
+#[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `identity` may do what `attributes` say.
     fn decide(&self, identity: &Identity, attributes: &Attributes) -> Decision;
+
+    /// The same for a request that is under way: a refusal that may come of not knowing yet is not given at once.
+    async fn decide_soon(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+        self.decide(identity, attributes)
+    }
 
     /// All that roles allow `identity` in a namespace (empty: in the whole cluster).
     fn rules(&self, _identity: &Identity, _namespace: &str) -> Vec<PolicyRule> {
@@ -77,6 +94,8 @@ pub trait Authorizer: Send + Sync + 'static {
 pub struct Rbac {
     policy: RwLock<Policy>,
     placed: RwLock<Placed>,
+    /// Told of each change of where pods are.
+    moves: watch::Sender<()>,
 }
 
 impl Rbac {
@@ -102,13 +121,28 @@ impl Rbac {
                 Change::Put { key, value } => placed.put(key, value),
                 Change::Delete { key } => placed.delete(key),
             }
+            drop(placed);
+            this.moves.send_replace(());
         };
         Follower::new(store, node::PREFIX, placed).start().await?;
         Ok(rbac)
     }
 }
 
+#[async_trait]
 impl Authorizer for Rbac {
+    async fn decide_soon(&self, identity: &Identity, attributes: &Attributes) -> Decision {
+        let (mut moves, deadline) = (self.moves.subscribe(), Instant::now() + BEHIND);
+        loop {
+            let decision = self.decide(identity, attributes);
+            // A node hears of a pod as soon as this does, and asks for what it needs at once.
+            let may_change = !decision.allowed && node::name(identity).is_some();
+            if !may_change || timeout_at(deadline, moves.changed()).await.is_err() {
+                return decision;
+            }
+        }
+    }
+
     fn decide(&self, identity: &Identity, attributes: &Attributes) -> Decision {
         if identity.is_in(MASTERS) {
             return Decision::allowed("system:masters: allowed");

@@ -254,6 +254,23 @@ fn a_node_reaches_its_own_pods_and_no_further() {
     assert!(!rbac.decide(&pretender, &at("get /nodes /n1")).allowed, "a name without the group");
 }
 
+#[tokio::test]
+async fn a_node_may_be_told_of_its_pod_before_the_authoriser_is() {
+    let store: Arc<dyn Store> = Arc::new(store::Memory::default());
+    let rbac = Rbac::open(store.clone(), Timestamp::UNIX_EPOCH).await.unwrap();
+    let (n1, at) = (identity("system:node:n1", &[NODES]), at("get /secrets a/tls"));
+    let pod = json!({"spec": {"nodeName": "n1", "volumes": [{"secret": {"secretName": "tls"}}]}});
+    let bind = async {
+        // Only once the request has been refused for the first time.
+        tokio::task::yield_now().await;
+        let writes = vec![store::Write::Put("/registry/core/pods/a/web".into(), pod.to_string().into())];
+        store.commit(store::Txn { checks: vec![], writes }).await.unwrap();
+    };
+    let (decision, ()) = tokio::join!(rbac.decide_soon(&n1, &at), bind);
+    assert!(decision.allowed, "{}", decision.reason);
+    assert!(!rbac.decide_soon(&identity("system:node:n2", &[NODES]), &at).await.allowed);
+}
+
 // The judge goes through all bindings and all parts of all rules, with no index and no short cut.
 
 /// Namespace and name, those of the role, and the subjects.
