@@ -1,8 +1,14 @@
 //! The controllers against a real API server: what plans cannot show by themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::{FutureExt, StreamExt, stream::BoxStream};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 #[path = "../../apiserver/tests/cluster/mod.rs"]
 mod cluster;
@@ -42,21 +48,39 @@ fn workload(kind: &str, name: &str, replicas: u32) -> Value {
     })
 }
 
-/// A node that makes every pod ready.
-async fn node(cluster: &Cluster) {
-    loop {
-        for pod in cluster.list(PODS).await {
-            let (name, ready) = (pod["metadata"]["name"].as_str().unwrap(), &pod["status"]["conditions"]);
-            if ready.as_array().is_none_or(Vec::is_empty) {
+/// A node that makes every pod ready that is made from now on.
+async fn node(cluster: Arc<Cluster>) -> JoinHandle<()> {
+    let mut pods = cluster.watch(PODS).await;
+    tokio::spawn(async move {
+        while let Some((what, pod)) = pods.next().await {
+            if what == "ADDED" {
                 let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
                 let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": now}]);
                 let status = json!({"status": {"phase": "Running", "conditions": ready}});
-                let path = format!("{PODS}/{name}/status");
+                let path = format!("{PODS}/{}/status", pod["metadata"]["name"].as_str().unwrap());
+                // Unless it is gone already.
                 let _ = cluster.send("PATCH", &path, "application/merge-patch+json", status).await;
             }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    })
+}
+
+fn named(object: Value) -> (String, Value) {
+    (object["metadata"]["name"].as_str().unwrap().to_owned(), object)
+}
+
+/// The uids of the pods of which this was told until the last of `number`, and no more.
+async fn pods_told(pods: &mut BoxStream<'static, (String, Value)>, what: &str, number: usize) -> BTreeSet<String> {
+    let mut told = BTreeSet::new();
+    while told.len() < number {
+        let (event, pod) = pods.next().await.unwrap();
+        if event == what {
+            assert!(told.insert(pod["metadata"]["uid"].as_str().unwrap().to_owned()));
+        } else {
+            assert_eq!(event, "MODIFIED", "{what}: {}", pod["metadata"]);
+        }
     }
+    told
 }
 
 #[tokio::test]
@@ -74,27 +98,26 @@ async fn a_namespace_is_given_its_authority_again() {
 #[tokio::test]
 async fn exactly_so_many_pods_up_and_down() {
     let cluster = controlled(GRACE).await;
+    let mut pods = cluster.watch(PODS).await;
     cluster.create(SETS, workload("ReplicaSet", "web", 150)).await;
     let path = format!("{SETS}/web");
     let has = |n: u64| move |state: Option<Value>| state.filter(|s| s["status"]["replicas"].as_u64() == Some(n));
     cluster.until("150 pods", &path, has(150)).await;
+    let created = pods_told(&mut pods, "ADDED", 150).await;
     assert_eq!(cluster.list(PODS).await.len(), 150);
-    let created = cluster.list(PODS).await;
     cluster.merge(&path, json!({"spec": {"replicas": 20}})).await;
     cluster.until("20 pods", &path, has(20)).await;
-    let left = cluster.list(PODS).await;
-    assert_eq!(left.len(), 20);
-    let known = |pod: &Value| created.iter().any(|c| c["metadata"]["uid"] == pod["metadata"]["uid"]);
-    assert!(left.iter().all(known), "none was made on the way down");
+    // Neither one too many and away again, nor a new one on the way down.
+    let deleted = pods_told(&mut pods, "DELETED", 130).await;
+    assert!(deleted.is_subset(&created));
+    assert_eq!(cluster.list(PODS).await.len(), 20);
+    assert_eq!(pods.next().now_or_never(), None);
 }
 
 #[tokio::test]
 async fn a_deployment_from_rollout_to_removal() {
     let cluster = Arc::new(controlled(GRACE).await);
-    let kubelet = tokio::spawn({
-        let cluster = cluster.clone();
-        async move { node(&cluster).await }
-    });
+    let kubelet = node(cluster.clone()).await;
     let path = format!("{DEPLOYMENTS}/web");
     let rolled = |image: &'static str| {
         move |state: Option<Value>| {
@@ -111,12 +134,26 @@ async fn a_deployment_from_rollout_to_removal() {
     cluster.create(DEPLOYMENTS, workload("Deployment", "web", 3)).await;
     let first = cluster.until("the first rollout", &path, rolled("v1")).await;
     assert_eq!(first["metadata"]["generation"], 1, "what controllers write down is no new wish");
+    let mut pods: HashMap<_, _> = cluster.list(PODS).await.into_iter().map(named).collect();
+    let mut changes = cluster.watch(PODS).await;
     let image = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "v2"}]);
     cluster.send("PATCH", &path, "application/json-patch+json", image).await.unwrap();
     let deployment = cluster.until("the second rollout", &path, rolled("v2")).await;
     assert_eq!(deployment["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "2");
     assert_eq!(cluster.list(SETS).await.len(), 2);
     assert_eq!(cluster.list(PODS).await.len(), 3);
+    // Of three, a quarter is one that may be too many, and none that may be missing.
+    while pods.len() != 3 || pods.values().any(|pod| pod["spec"]["containers"][0]["image"] != "v2") {
+        let (what, pod) = changes.next().await.unwrap();
+        let (name, pod) = named(pod);
+        if what == "DELETED" {
+            pods.remove(&name)
+        } else {
+            pods.insert(name, pod)
+        };
+        let ready = pods.values().filter(|pod| pod["status"]["phase"] == "Running").count();
+        assert!(pods.len() <= 4 && ready >= 3, "{ready} of {}", pods.len());
+    }
 
     let foreground = json!({"propagationPolicy": "Foreground"});
     cluster.send("DELETE", &path, "application/json", foreground).await.unwrap();

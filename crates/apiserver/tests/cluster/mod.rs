@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{AsyncBufReadExt, StreamExt, stream::BoxStream};
 use kube::Client;
 use serde_json::Value;
 
@@ -81,6 +82,19 @@ impl Cluster {
     pub async fn list(&self, path: &str) -> Vec<Value> {
         let list = self.send("GET", path, "application/json", Value::Null).await.unwrap();
         list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The changes of a collection from now on: what happened, and the object.
+    pub async fn watch(&self, path: &str) -> BoxStream<'static, (String, Value)> {
+        let list = self.send("GET", path, "application/json", Value::Null).await.unwrap();
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+        let request = http::Request::get(format!("{path}?watch=true&resourceVersion={from}"));
+        let lines = self.client.request_stream(request.body(Vec::new()).unwrap()).await.unwrap().lines();
+        let event = |line: std::io::Result<String>| {
+            let mut event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            (event["type"].as_str().unwrap().to_owned(), event["object"].take())
+        };
+        lines.map(event).boxed()
     }
 
     /// Asks again until the answer is there, for at most thirty seconds; fails with the last state.
