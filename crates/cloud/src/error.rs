@@ -43,6 +43,14 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// What is sent is not taken, or not acknowledged.
+    #[error("{doing}: nothing has moved for {seconds} s")]
+    Still {
+        /// What was being done.
+        doing: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// The cloud does not come to an end.
     #[error("{what} has been {state} for {minutes} minutes; ask the cloud's operators")]
     Endless {
@@ -143,7 +151,7 @@ impl Error {
     /// Whether the cloud may have done what was asked although no good answer came.
     pub fn is_uncertain(&self) -> bool {
         match self {
-            Self::Connection { .. } | Self::Answer { .. } => true,
+            Self::Connection { .. } | Self::Still { .. } | Self::Answer { .. } => true,
             _ => self.status().is_some_and(|s| s >= 500 || s == 408),
         }
     }

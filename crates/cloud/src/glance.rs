@@ -1,6 +1,13 @@
 //! Glance: the system's image goes up once, is shared by clusters, and goes with the last of them.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -119,16 +126,17 @@ async fn send(
     sent: impl Fn(u64) + Send + Sync + 'static,
 ) -> Result<(), Error> {
     let wrong = |why: String| Error::Answer { doing: doing.to_owned(), why, request_id: None };
-    let sent = Arc::new(sent);
+    let (sent, moved) = (Arc::new(sent), Arc::new(AtomicU64::new(0)));
     let stream = || {
         let file = std::fs::File::open(&local.path);
         let file = file.map_err(|e| wrong(format!("read {}: {e}", local.path.display())))?;
-        let (sent, mut total) = (sent.clone(), 0);
+        let (sent, moved, mut total) = (sent.clone(), moved.clone(), 0);
         let frames = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 1 << 18).map(
             move |chunk: io::Result<Bytes>| {
                 chunk.map(|bytes| {
                     total += bytes.len() as u64;
                     sent(total);
+                    moved.store(total, Ordering::Relaxed);
                     Frame::data(bytes)
                 })
             },
@@ -136,7 +144,7 @@ async fn send(
         Ok(reqwest::Body::wrap(StreamBody::new(frames)))
     };
     let put = Call::new(Method::PUT, Service::Image, format!("/images/{id}/file"), doing);
-    session.upload(put.of_kind("application/octet-stream"), local.bytes, stream).await?;
+    session.upload(put.of_kind("application/octet-stream"), local.bytes, &moved, stream).await?;
     let image = session.get(Service::Image, format!("/images/{id}"), doing).await?;
     let hash = image["os_hash_value"].as_str().unwrap_or_default();
     if image["os_hash_algo"] == "sha512" && hash != local.sha512 {

@@ -28,7 +28,10 @@ use crate::{
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that an upload may take.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// So many times as long as for an answer is waited for an upload that does not move: at its end Glance files it away.
+const STILL: u32 = 4;
 const REQUEST_IDS: [&str; 2] = ["x-openstack-request-id", "x-compute-request-id"];
 
 /// An open conversation. Clones share it.
@@ -232,11 +235,13 @@ impl Session {
         unreachable!("retry::after ends it")
     }
 
-    /// Sends a stream of bytes. `stream` begins it: once, unless the cloud refused to look at it.
+    /// Sends a stream of bytes. `stream` begins it: once, unless the cloud refused to look at it. `sent` is how much of
+    /// it has been taken.
     pub async fn upload(
         &self,
         call: Call,
         length: u64,
+        sent: &AtomicU64,
         stream: impl Fn() -> Result<reqwest::Body, Error>,
     ) -> Result<(), Error> {
         let kind = call.kind;
@@ -244,7 +249,23 @@ impl Session {
             let request = request.timeout(UPLOAD_TIMEOUT).header(header::CONTENT_LENGTH, length);
             Ok(request.header(header::CONTENT_TYPE, kind).body(stream()?))
         };
-        self.attempt(&Call { again: false, ..call }, dress).await.map(drop)
+        let (call, patience) = (Call { again: false, ..call }, self.0.config.timeout * STILL);
+        tokio::select! {
+            done = self.attempt(&call, dress) => done.map(drop),
+            () = still(sent, patience) => Err(Error::Still { doing: call.doing.clone(), seconds: patience.as_secs() }),
+        }
+    }
+}
+
+/// Waits until nothing has moved for so long.
+async fn still(moved: &AtomicU64, patience: Duration) {
+    let mut before = None;
+    loop {
+        let now = moved.load(Ordering::Relaxed);
+        if before.replace(now) == Some(now) {
+            return;
+        }
+        tokio::time::sleep(patience).await;
     }
 }
 
@@ -345,4 +366,25 @@ fn connection(doing: &str, url: &str, source: reqwest::Error) -> Error {
 
 fn answer(doing: &str, why: String, request_id: Option<String>) -> Error {
     Error::Answer { doing: doing.to_owned(), why, request_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_is_waited_for_and_what_is_still_is_not() {
+        let (begun, moved) = (Instant::now(), AtomicU64::new(0));
+        let moving = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                moved.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        tokio::join!(moving, still(&moved, Duration::from_secs(4)));
+        let waited = begun.elapsed().as_secs();
+        assert!((34..=40).contains(&waited), "{waited}");
+    }
 }
