@@ -9,6 +9,7 @@ use std::{
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
+    sys::resource::{Resource, setrlimit},
     unistd::mkdir,
 };
 use serde_json::{Value, json};
@@ -223,4 +224,39 @@ fn what_a_pod_may_not_ask_of_the_host_is_refused_and_recorded() {
             events.filter(ours).map(|_| ()).next().ok_or_else(|| "not there".to_owned())
         });
     }
+}
+
+/// Connections on which nothing is asked: one too many for a host is closed at once, another host has room, and so has
+/// the first when it lets go.
+#[test]
+fn a_host_that_takes_all_its_connections_shuts_out_no_other() {
+    const FILES: u64 = 512;
+    // Half of the files are for connections, a quarter of those for one host.
+    const OF_ONE_HOST: usize = 64;
+    setrlimit(Resource::RLIMIT_NOFILE, FILES, FILES).expect("fewer files");
+    let instance = Instance::up();
+    let node = instance.get("nodes");
+    let addresses = node["items"][0]["status"]["addresses"].as_array().expect("addresses");
+    let here = addresses.iter().find(|address| address["type"] == "InternalIP").expect("its own");
+    let here = here["address"].as_str().expect("an address");
+    let connect = || TcpStream::connect((here, instance.port()));
+    let held = eventually("one too many is closed", || {
+        let held: Vec<TcpStream> = (0..OF_ONE_HOST).map(|_| connect().expect("it listens")).collect();
+        let mut more = connect().expect("it listens");
+        more.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout");
+        match more.read(&mut [0]) {
+            Ok(0) => Ok(held),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(held),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    instance.kubectl("1.36").ok(&["get", "nodes"]);
+    assert!(instance.said().contains("too many connections"), "{}", instance.said());
+    drop(held);
+    let server = format!("https://{here}:{}", instance.port());
+    let answer = ["get", "nodes", "--server", &server, "--tls-server-name", "127.0.0.1"];
+    eventually("the host is served again", || {
+        let answer = instance.kubectl("1.36").run(&answer);
+        if answer.code == 0 { Ok(()) } else { Err(answer.err) }
+    });
 }
