@@ -20,7 +20,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 pub use self::spec::{Image, Kernel, Spec};
-use crate::{boot, verity};
+use crate::{boot, modules, verity};
 
 /// Why an image was not built.
 #[derive(Debug, thiserror::Error)]
@@ -89,12 +89,13 @@ pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Erro
     create_dir(&places.output)?;
     let out = |name: &str| places.output.join(name);
 
-    let initrd = initrd::archive(handover, kernel.modules(initrd::MODULES)?);
+    let more: Vec<&str> = root::MODULES.iter().copied().chain(spec.modules.iter().map(String::as_str)).collect();
+    let [first, machine, node] = kernel.modules([&initrd::MODULES, &more, root::NODE_MODULES])?;
+    let initrd = initrd::archive(handover, first);
     write(&out("initrd"), &initrd)?;
     write(&out("kernel"), kernel.program())?;
 
-    let wanted = root::MODULES.iter().copied().chain(spec.modules.iter().map(String::as_str));
-    let mut tree = root::tree(&packages, program, kernel.modules(wanted)?)?;
+    let mut tree = root::tree(&packages, program, [(modules::MACHINE, machine), (modules::NODE, node)])?;
     tree.add_data(boot::DIGESTS.trim_start_matches('/'), digests(&[("kernel", kernel.program()), ("initrd", &initrd)]));
     root::filesystem(&tree, &out("root"))?;
     let root = append_tree(&out("root"))?;

@@ -32,6 +32,8 @@ use net::Net;
 use power::End;
 use supervise::Service;
 
+use crate::modules;
+
 /// What PID 1 runs, and what it must know of it.
 pub trait Node: Send + Sync + 'static {
     /// Its version, in words.
@@ -110,7 +112,7 @@ fn guarded(machine: &Arc<Machine>, name: &'static str, work: fn(&Arc<Machine>)) 
 /// From modules to a running node.
 fn start(machine: &Arc<Machine>) {
     let complain = |what: &str, e: &dyn std::fmt::Display| machine.console.set(Topic::Error, format!("{what}: {e}"));
-    if let Err(e) = crate::modules::load(Path::new("/usr/lib/modules")) {
+    if let Err(e) = modules::load(Path::new(modules::MACHINE)) {
         complain("load kernel modules", &first::causes(&e));
     }
     if let Err(e) = mounts::etc() {

@@ -75,6 +75,9 @@ impl Instance {
         settings.record(host)?;
 
         let control = Control::start(host, settings, &name).await?;
+        if settings.machine.is_some() {
+            machine::modules().await;
+        }
         namespaces::ensure(control.client("masters")).await?;
         let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
         let scheduler = scheduler::run(control.client("kube-scheduler"), stopped());

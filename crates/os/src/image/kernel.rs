@@ -47,14 +47,20 @@ impl Kernel {
         &self.program
     }
 
-    /// Modules and all they need, each numbered after what it needs.
-    pub fn modules<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Result<Vec<Numbered>, Error> {
+    /// Modules and all they need, for the stages of a boot: each numbered after what it needs, and none in a stage
+    /// when an earlier one has loaded it.
+    pub fn modules<const N: usize>(&self, stages: [&[&str]; N]) -> Result<[Vec<Numbered>; N], Error> {
         let mut order = Vec::new();
-        for name in wanted {
-            self.visit(name, &mut order)?;
+        let mut staged = [const { Vec::new() }; N];
+        for (wanted, staged) in stages.into_iter().zip(&mut staged) {
+            let earlier = order.len();
+            for name in wanted {
+                self.visit(name, &mut order)?;
+            }
+            let modules = order[earlier..].iter().enumerate();
+            staged.extend(modules.map(|(n, name)| (format!("{n:03}-{name}.ko"), self.modules[name].clone())));
         }
-        let modules = order.iter().enumerate();
-        Ok(modules.map(|(n, name)| (format!("{n:03}-{name}.ko"), self.modules[name].clone())).collect())
+        Ok(staged)
     }
 
     fn visit(&self, name: &str, order: &mut Vec<String>) -> Result<(), Error> {
@@ -98,12 +104,13 @@ mod tests {
     #[test]
     fn a_module_comes_after_what_it_needs() {
         let kernel = kernel(&[("dm_verity", "dm-bufio,dm_mod"), ("dm_bufio", "dm_mod"), ("dm_mod", "")]);
-        let names: Vec<_> = kernel.modules(["dm-verity", "ext4"]).unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["000-dm_mod.ko", "001-dm_bufio.ko", "002-dm_verity.ko"]);
+        let stages = kernel.modules([&["dm-bufio"], &["dm-verity", "ext4"], &["dm-mod"]]).unwrap();
+        let names = stages.map(|stage| stage.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+        assert_eq!(names, [vec!["000-dm_mod.ko", "001-dm_bufio.ko"], vec!["000-dm_verity.ko"], vec![]]);
     }
 
     #[test]
     fn a_module_that_does_not_exist_is_named() {
-        assert_eq!(kernel(&[]).modules(["nosuch"]).unwrap_err().to_string(), "the kernel package has no module nosuch");
+        assert_eq!(kernel(&[]).modules([&["nosuch"]]).unwrap_err().to_string(), "the kernel package has no module nosuch");
     }
 }

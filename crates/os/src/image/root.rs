@@ -15,24 +15,28 @@ use super::{
     tree::{Node, Tree},
 };
 
-/// What a container host needs, beyond what the initrd has loaded.
+/// What a machine needs until its API is ready, beyond what the initrd has loaded.
 #[rustfmt::skip]
 pub const MODULES: &[&str] = &[
-    // Filesystems: containers' roots, config drives, NoCloud, the boot partition, EFI's variables.
-    "overlay", "isofs", "vfat", "nls_ascii", "nls_cp437", "nls_utf8", "efivarfs", "fuse", "crc32c-intel",
-    // Disks and drives that the initrd can do without.
-    "ata_piix", "sr_mod", "loop",
+    // Filesystems: /etc, config drives, NoCloud, the boot partition; the state's checksums.
+    "overlay", "isofs", "vfat", "nls_ascii", "nls_cp437", "nls_utf8", "crc32c-intel",
+    // Drives that the initrd can do without, the network's cards, the power button.
+    "ata_piix", "sr_mod", "virtio_net", "button", "evdev",
+];
+
+/// What a node needs beyond that, for its containers.
+#[rustfmt::skip]
+pub const NODE_MODULES: &[&str] = &[
+    "efivarfs", "fuse", "loop",
     // The network.
-    "virtio_net", "bridge", "br_netfilter", "veth", "vxlan", "tun", "wireguard", "tls",
+    "bridge", "br_netfilter", "veth", "vxlan", "tun", "wireguard", "tls",
     // The packet filter.
     "nf_tables", "nft_chain_nat", "nft_ct", "nft_nat", "nft_masq", "nft_redir", "nft_fib_inet", "nft_reject_inet",
     "nft_limit", "nft_log", "nft_numgen", "nft_hash", "nft_objref", "nf_conntrack_netlink",
-    // Limits on traffic, the power button, the watchdog, the hypervisor's wishes.
-    "sch_htb", "sch_ingress", "button", "evdev", "softdog", "virtio_balloon", "virtio_console",
+    // Limits on traffic, the watchdog, the hypervisor's wishes.
+    "sch_htb", "sch_ingress", "softdog", "virtio_balloon", "virtio_console",
 ];
 
-/// Where the root has its modules.
-const MODULES_AT: &str = "usr/lib/modules";
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
@@ -78,7 +82,7 @@ const MKFS: Tool = Tool("mkfs.erofs", "erofs-utils");
 const UUID: &str = "7261734f-5300-4000-8000-000000000000";
 
 /// Everything the root holds.
-pub fn tree(packages: &Store, program: Vec<u8>, modules: Vec<Numbered>) -> Result<Tree, Error> {
+pub fn tree(packages: &Store, program: Vec<u8>, modules: [(&str, Vec<Numbered>); 2]) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     tree.add_program("usr/bin/rast", program);
     tree.add_program("usr/sbin/nft", file_of(packages, NFT)?);
@@ -87,8 +91,10 @@ pub fn tree(packages: &Store, program: Vec<u8>, modules: Vec<Numbered>) -> Resul
         tree.add(Path::new(LIBRARIES).join(library.1), Node::File { bytes, executable });
     }
     tree.add(format!("usr/lib64/{LOADER}"), Node::Link(format!("../lib/x86_64-linux-gnu/{LOADER}").into()));
-    for (name, bytes) in modules {
-        tree.add_data(format!("{MODULES_AT}/{name}"), bytes);
+    for (directory, modules) in modules {
+        for (name, bytes) in modules {
+            tree.add_data(Path::new(directory.trim_start_matches('/')).join(name), bytes);
+        }
     }
     for directory in MOUNT_POINTS {
         tree.add(directory, Node::Directory);

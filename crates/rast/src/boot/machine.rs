@@ -1,12 +1,16 @@
-//! The end of a machine: its containers go first, each with its own grace.
+//! A machine's own: what its kernel lacks for containers, and its end, before which containers go, each with its own grace.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, path::Path, thread, time::Duration};
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use runtime::{Container, Runtime, State};
-use tokio::time::{Instant, timeout};
+use rustix::process::setpriority_process;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 /// The grace of a pod that the API does not know any more.
 const GRACE: Duration = Duration::from_secs(30);
@@ -16,6 +20,20 @@ const MOST: Duration = Duration::from_secs(38);
 const LAST: Duration = Duration::from_secs(4);
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
+
+/// Loads the kernel modules that containers and their network need. Whatever else wants the processor goes first: the API
+/// answers meanwhile.
+pub async fn modules() {
+    let (done, loaded) = oneshot::channel();
+    thread::spawn(move || {
+        // Of this thread alone.
+        let _as_it_was = setpriority_process(None, 19);
+        let _nobody_waits = done.send(os::modules::load(Path::new(os::modules::NODE)));
+    });
+    if let Ok(Err(error)) = loaded.await {
+        tracing::error!("{:#}", anyhow::Error::from(error));
+    }
+}
 
 /// How long the containers of each pod may take to end, by the pod's uid, which is its sandbox's name.
 pub type Graces = HashMap<String, Duration>;
