@@ -111,6 +111,9 @@ mod tests {
 
     #[test]
     fn a_module_that_does_not_exist_is_named() {
-        assert_eq!(kernel(&[]).modules([&["nosuch"]]).unwrap_err().to_string(), "the kernel package has no module nosuch");
+        assert_eq!(
+            kernel(&[]).modules([&["nosuch"]]).unwrap_err().to_string(),
+            "the kernel package has no module nosuch"
+        );
     }
 }
