@@ -259,8 +259,15 @@ pub(super) fn objects(now: Timestamp) -> Vec<(String, Value)> {
     objects
 }
 
-/// Adds what is missing: roles and bindings that are not there, and rules that a default role lacks (unless its
-/// annotation `autoupdate` says `false`). What someone added stays. Writes nothing when nothing is missing.
+/// What earlier versions gave a role and this one does not: stars for the controllers.
+fn retired() -> Vec<(&'static str, PolicyRule)> {
+    let all = ["get", "list", "watch", "patch", "update", "delete", "deletecollection"];
+    [resources(&all, &["*"], &["*"]), urls(&["get"], &["*"])].map(|rule| ("system:controllers", rule)).into()
+}
+
+/// Adds what is missing: roles and bindings that are not there, and rules that a default role lacks; takes back what it
+/// no longer has (unless its annotation `autoupdate` says `false`). What someone added stays. Writes nothing when all is
+/// as it should be.
 pub(super) async fn ensure(store: &dyn Store, now: Timestamp) -> store::Result<()> {
     loop {
         let found = store.list(PREFIX, None, 0, None).await?;
@@ -287,7 +294,8 @@ pub(super) async fn ensure(store: &dyn Store, now: Timestamp) -> store::Result<(
     }
 }
 
-/// The role with the rules that it lacks; `None` when it lacks none or is not to be touched.
+/// The role with the rules that it lacks and without those that are retired; `None` when there are none, or when it is
+/// not to be touched.
 fn completed(stored: &[u8], default: &Value) -> Option<Value> {
     let mut role: Value = serde_json::from_slice(stored).ok()?;
     if role["metadata"]["annotations"][AUTOUPDATE] == "false" {
@@ -295,8 +303,11 @@ fn completed(stored: &[u8], default: &Value) -> Option<Value> {
     }
     let rules = |role: &Value| serde_json::from_value::<Vec<PolicyRule>>(role["rules"].clone()).unwrap_or_default();
     let (mut held, mut wanted) = (rules(&role), rules(default));
+    let before = held.len();
+    let retired = retired();
+    held.retain(|rule| !retired.iter().any(|(name, old)| role["metadata"]["name"] == *name && old == rule));
     wanted.retain(|rule| rules::missing(&held, std::slice::from_ref(rule)).next().is_some());
-    if wanted.is_empty() {
+    if wanted.is_empty() && held.len() == before {
         return None;
     }
     held.extend(wanted);

@@ -255,6 +255,35 @@ fn a_node_reaches_its_own_pods_and_no_further() {
 }
 
 #[tokio::test]
+async fn default_roles_are_brought_up_to_date_but_for_what_someone_added() {
+    let store: Arc<dyn Store> = Arc::new(store::Memory::default());
+    let key = |name: &str| format!("{}clusterroles/{name}", policy::PREFIX);
+    let stars = json!({"apiGroups": ["*"], "resources": ["*"],
+        "verbs": ["get", "list", "watch", "patch", "update", "delete", "deletecollection"]});
+    let added = json!({"apiGroups": ["example.com"], "resources": ["things"], "verbs": ["get"]});
+    let role = |name: &str, auto: &str| {
+        let metadata = json!({"name": name, "annotations": {"rbac.authorization.kubernetes.io/autoupdate": auto}});
+        json!({"metadata": metadata, "rules": [stars, added]}).to_string().into()
+    };
+    let old = [("system:controllers", "true"), ("system:kube-scheduler", "true"), ("system:discovery", "false")];
+    let writes = old.map(|(name, auto)| store::Write::Put(key(name), role(name, auto))).into();
+    store.commit(store::Txn { checks: vec![], writes }).await.unwrap();
+    Rbac::open(store.clone(), Timestamp::UNIX_EPOCH).await.unwrap();
+    let rules = async |name: &str| -> Vec<Value> {
+        let entry = store.get(&key(name), None).await.unwrap().unwrap();
+        serde_json::from_slice::<Value>(&entry.value).unwrap()["rules"].as_array().unwrap().clone()
+    };
+    let controllers = rules("system:controllers").await;
+    assert!(!controllers.contains(&stars) && controllers.contains(&added) && controllers.len() > 5, "{controllers:?}");
+    let scheduler = rules("system:kube-scheduler").await;
+    assert!(scheduler.contains(&stars) && scheduler.contains(&added), "the stars are someone's: {scheduler:?}");
+    assert_eq!(rules("system:discovery").await, [stars.clone(), added.clone()]);
+    let before = store.revision().await.unwrap();
+    Rbac::open(store.clone(), Timestamp::UNIX_EPOCH).await.unwrap();
+    assert_eq!(store.revision().await.unwrap(), before, "nothing is left to do");
+}
+
+#[tokio::test]
 async fn a_node_may_be_told_of_its_pod_before_the_authoriser_is() {
     let store: Arc<dyn Store> = Arc::new(store::Memory::default());
     let rbac = Rbac::open(store.clone(), Timestamp::UNIX_EPOCH).await.unwrap();
