@@ -1,6 +1,6 @@
 //! Clients that take a connection and give nothing for it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -159,4 +159,29 @@ async fn a_stream_keeps_the_place_of_its_connection() {
     }
     drop(stream);
     while !is_served(&port, connect(&port).await).await {}
+}
+
+/// Whether the kernel's keepalive timer runs for the server's end of this connection, as /proc/net/tcp tells it.
+fn is_asked_for(server: SocketAddr, client: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let ends = [server, client].map(|end| format!(":{:04X}", end.port()));
+    let socket = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut socket = socket.filter(|socket| socket[1].ends_with(&ends[0]) && socket[2].ends_with(&ends[1]));
+    // Of the timers (1 retransmits, 4 probes a closed window) the one that waits for a silent peer is 2.
+    socket.next().expect("the connection")[5].starts_with("02:")
+}
+
+#[tokio::test]
+async fn a_client_that_has_gone_without_a_word_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = listening(dir.path(), vec![], Shares::new(1, 1)).await;
+    let stream = connect(&port).await;
+    let client = stream.local_addr().unwrap();
+    let _open = tls(&port, stream, &[]).await.unwrap();
+    let seen = async {
+        while !is_asked_for(port.address, client) {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(10), seen).await.is_ok(), "no keepalive");
 }
