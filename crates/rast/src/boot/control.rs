@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use store::{Embedded, Store};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use super::{enrol, nodes::Here};
+use super::{enrol, namespaces, nodes::Here};
 use crate::{
     host::Host,
     settings::{self, Settings},
@@ -62,6 +62,8 @@ impl Control {
             registry,
             clock,
         });
+        // Before anybody is told that the API is ready.
+        namespaces::ensure(client(&server, node, "masters")).await?;
         let address = SocketAddr::new(settings.api_address, settings.api_port);
         let listener = TcpListener::bind(address)
             .await
@@ -86,12 +88,7 @@ impl Control {
 
     /// The API for a component of this process, with the component's own rights.
     pub fn client(&self, component: &str) -> kube::Client {
-        let identity = match component {
-            "node" => Identity::system(&format!("node:{}", self.node), &[NODES]),
-            "masters" => Identity::system("rast", &[MASTERS]),
-            other => Identity::system(other, &[]),
-        };
-        kube::Client::new(self.server.local(identity), "default")
+        client(&self.server, &self.node, component)
     }
 
     /// The certificate authority of the API, in PEM.
@@ -114,6 +111,15 @@ impl Control {
         self.server.stop();
         Ok(self.served.await??)
     }
+}
+
+fn client(server: &Server, node: &str, component: &str) -> kube::Client {
+    let identity = match component {
+        "node" => Identity::system(&format!("node:{node}"), &[NODES]),
+        "masters" => Identity::system("rast", &[MASTERS]),
+        other => Identity::system(other, &[]),
+    };
+    kube::Client::new(server.local(identity), "default")
 }
 
 /// The certificates that this process keeps from ending: the server's, and the administrator's on this host.
