@@ -323,6 +323,37 @@ async fn images_that_nothing_runs_go_when_the_disk_fills() {
     node.end().await;
 }
 
+/// As a clean-up that failed would leave it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_to_no_pod_is_collected_in_time() {
+    let mut node = Node::new().await;
+    node.kill().await;
+    node.rounds.collect = Duration::from_millis(100);
+    node.start();
+    let forever = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "command": ["sleep", "1000"],
+        "volumeMounts": [{"name": "e", "mountPath": "/e"}]}], "volumes": [{"name": "e", "emptyDir": {}}]});
+    node.create("p", forever).await;
+    let pod = node.until("p", "ready", ready).await;
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let state = async || {
+        let logs = fs::read_dir(node.dir.path().join("logs")).unwrap().count();
+        (logs, node.volumes.pods().unwrap(), node.images.snapshots().await.unwrap())
+    };
+    let before = state().await;
+    fs::create_dir_all(node.dir.path().join("logs/default_ghost_1/c")).unwrap();
+    fs::create_dir_all(node.dir.path().join("state/pods/1/volumes/e")).unwrap();
+    let image = node.images.get("busybox:test").await.unwrap().unwrap();
+    for id in ["1_c_0".to_owned(), format!("{uid}_c_7")] {
+        node.images.prepare(&image, &id).await.unwrap();
+    }
+    eventually("only the pod's is left", async || match state().await {
+        now if now == before => Ok(()),
+        now => Err(format!("{now:?}")),
+    })
+    .await;
+    node.end().await;
+}
+
 /// What is here of pods belongs to them, though the API does not tell of them yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_collected_before_the_pods_are_known() {
