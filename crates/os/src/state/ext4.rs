@@ -12,6 +12,8 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use crate::sys;
 
 pub const BLOCK: usize = 4096;
+/// What a disk writes whole, even when its power fails.
+const SECTOR: usize = 512;
 /// The template's size.
 const SIZE: u64 = 64 << 20;
 /// Each block that is not zero behind its number; zstd. `tests::the_template` makes it.
@@ -47,12 +49,20 @@ pub fn blank(device: &Path) -> io::Result<bool> {
     for at in (0..margin).chain(blocks - margin..blocks) {
         file.read_exact_at(&mut block, at * BLOCK as u64)?;
         let empty = block.iter().all(|b| *b == 0);
-        let begun = at != 0 && ours.iter().any(|(number, bytes)| *number == at && bytes == &block);
-        if !empty && !begun {
+        let begun = || ours.iter().any(|(number, bytes)| *number == at && begun(at, bytes, &block));
+        if !empty && !begun() {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether it is a block of the template that may be torn: each of its sectors is there, or is still zero. The first block
+/// makes it a filesystem once it is whole; a mount changes its sectors.
+fn begun(at: u64, ours: &[u8], block: &[u8]) -> bool {
+    let (ours_by_sector, by_sector) = (ours.chunks(SECTOR), block.chunks(SECTOR));
+    let torn = ours_by_sector.zip(by_sector).all(|(ours, is)| is == ours || is.iter().all(|b| *b == 0));
+    torn && (at != 0 || block != ours)
 }
 
 /// Makes the filesystem: its first block, without which there is none, after all others are on the disk.
@@ -140,8 +150,17 @@ mod tests {
         let (_dir, path) = sparse(SIZE);
         make(&path).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
-        file.write_all_at(&[0; BLOCK], 0).unwrap();
-        assert!(blank(&path).unwrap());
+        // The first block is the last to be written; all that is in it lies in its third and fourth sectors.
+        for (written, interrupted) in [(4, false), (3, true), (0, true)] {
+            file.write_all_at(&vec![0; BLOCK - written * SECTOR], (written * SECTOR) as u64).unwrap();
+            assert_eq!(blank(&path).unwrap(), interrupted, "{written} sectors");
+        }
+        // Any other may have been torn before.
+        for (at, bytes) in template().unwrap() {
+            file.write_all_at(&bytes[..SECTOR], at * BLOCK as u64).unwrap();
+            file.write_all_at(&[0; BLOCK - SECTOR], at * BLOCK as u64 + SECTOR as u64).unwrap();
+            assert!(blank(&path).unwrap(), "block {at}");
+        }
     }
 
     #[test]
