@@ -37,6 +37,9 @@ pub fn validate(metadata: &ObjectMeta, rule: Rule, at: &Path, bad: &mut Faults) 
         for (field, _) in fields.iter().filter(|(_, value)| value.is_empty()) {
             bad.required(at.field(field), "must be given");
         }
+        if (&*owner.api_version, &*owner.kind) == ("v1", "Event") {
+            bad.push(at, Cause::Invalid, "an Event owns nothing: it goes by itself");
+        }
         controllers += usize::from(owner.controller == Some(true));
     }
     bad.unless(controllers <= 1, at.field("ownerReferences"), "only one owner may be the controller");
@@ -160,6 +163,10 @@ mod tests {
             (
                 json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a"}]}),
                 "metadata.ownerReferences[0].uid",
+            ),
+            (
+                json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "a", "uid": "u"}]}),
+                "metadata.ownerReferences[0]",
             ),
         ] {
             assert_eq!(faults(metadata.clone()), [path], "{metadata:.200}");

@@ -201,7 +201,6 @@ fn words_that_are_none() {
         (json!({"dnsConfig": {"options": [{"name": "ndots\nnameserver"}]}}), "spec.dnsConfig.options[0].name"),
         (json!({"hostAliases": [{"ip": "x"}]}), "spec.hostAliases[0].ip"),
         (json!({"activeDeadlineSeconds": 0}), "spec.activeDeadlineSeconds"),
-        (json!({"terminationGracePeriodSeconds": -1}), "spec.terminationGracePeriodSeconds"),
         (json!({"nodeSelector": {"a": "b c"}}), "spec.nodeSelector[a]"),
         (json!({"tolerations": [{"operator": "Equal"}]}), "spec.tolerations[0].operator"),
         (json!({"tolerations": [{"key": "a", "tolerationSeconds": 300}]}), "spec.tolerations[0].effect"),

@@ -1,6 +1,6 @@
 //! What is served: `/api`, `/apis`, groups, versions, aggregated discovery, version and health.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{Kind, Scope, Subresource};
 use axum::{
@@ -14,18 +14,35 @@ use serde_json::{Value, json};
 
 use crate::{ApiError, Server, call::json_response, wire::accept::Media};
 
-/// Everything that tells what is served, and whether.
+/// Everything that tells what is served, and whether. A path may end in a slash: some clients write it so.
 pub(crate) fn routes() -> Router<Server> {
-    Router::new()
-        .route("/api", get(|State(s): State<Server>, headers: HeaderMap| async move { index(&s, &headers, true) }))
-        .route("/apis", get(|State(s): State<Server>, headers: HeaderMap| async move { index(&s, &headers, false) }))
-        .route("/api/{version}", get(core_version))
-        .route("/apis/{group}", get(group))
-        .route("/apis/{group}/{version}", get(group_version))
-        .route("/version", get(version))
-        .route("/healthz", get(health))
-        .route("/livez", get(async || "ok"))
-        .route("/readyz", get(health))
+    let all = [
+        ("/api", get(|State(s): State<Server>, headers: HeaderMap| async move { index(&s, &headers, true) })),
+        ("/apis", get(|State(s): State<Server>, headers: HeaderMap| async move { index(&s, &headers, false) })),
+        ("/api/{version}", get(core_version)),
+        ("/apis/{group}", get(group)),
+        ("/apis/{group}/{version}", get(group_version)),
+        ("/version", get(version)),
+        ("/healthz", get(health)),
+        ("/livez", get(async || "ok")),
+        ("/readyz", get(health)),
+    ];
+    let routes = all.into_iter().fold(Router::new(), |routes, (path, answers)| {
+        routes.route(path, answers.clone()).route(&format!("{path}/"), answers)
+    });
+    routes.route("/", get(paths))
+}
+
+/// `/`: where one can go on from here.
+async fn paths(State(server): State<Server>) -> Response {
+    let versions: BTreeSet<String> = server.config().registry.kinds().iter().map(|kind| kind.api_version()).collect();
+    let groups = server.config().registry.kinds().iter().map(|kind| kind.group.to_string()).collect::<BTreeSet<_>>();
+    let (core, named): (Vec<_>, Vec<_>) = versions.iter().partition(|version| !version.contains('/'));
+    let core = core.iter().map(|version| format!("/api/{version}"));
+    let groups = groups.iter().filter(|group| !group.is_empty()).chain(named).map(|path| format!("/apis/{path}"));
+    let fixed = ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let all: BTreeSet<String> = fixed.map(str::to_owned).into_iter().chain(core).chain(groups).collect();
+    reply(&json!({"paths": all}))
 }
 
 async fn health(State(server): State<Server>) -> Response {

@@ -3,7 +3,7 @@
 use api::Subresource;
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
-use http::{Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
@@ -39,6 +39,10 @@ pub(crate) async fn proxy(mut call: Call, part: Subresource) -> Result<Response>
         .as_str()
         .filter(|n| !n.is_empty())
         .ok_or_else(|| ApiError::bad_request(format!("pod {} does not have a host assigned", call.at.name)))?;
+    if let Some(place) = target.as_ref().and_then(|_| inside(&call)) {
+        let moved = Response::builder().status(StatusCode::MOVED_PERMANENTLY).header(header::LOCATION, place);
+        return Ok(moved.body(Body::empty()).unwrap_or_default());
+    }
     let uri = match &target {
         Some(target) => target.uri(&call, &pod)?,
         None => uri(&call, part, &pod)?,
@@ -87,11 +91,23 @@ impl Target {
             port.ok_or_else(|| ApiError::bad_request(format!("pod {} has no port {:?}", self.pod, self.port)))?;
         // `/api/v1/namespaces/NAMESPACE/pods/NAME/proxy/PATH`
         let path = call.at.path.splitn(9, '/').nth(8).unwrap_or_default();
-        let query: Vec<String> = call.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
-        let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-        let uri = format!("/proxy/{}/{}/{port}/{path}{query}", call.at.namespace, self.pod);
+        let uri = format!("/proxy/{}/{}/{port}/{path}{}", call.at.namespace, self.pod, queried(call));
         uri.parse().map_err(|_| ApiError::bad_request("the request makes no URL"))
     }
+}
+
+/// Where a reader is sent who asks for what a pod serves without the slash that ends the pod's own root: the links of
+/// a page below it would lead elsewhere.
+fn inside(call: &Call) -> Option<String> {
+    let reads = matches!(call.method, Method::GET | Method::HEAD);
+    (reads && call.at.path.ends_with("/proxy") && call.at.path.split('/').count() == 8)
+        .then(|| format!("{}/{}", call.at.path, queried(call)))
+}
+
+/// The query as it came, with its question mark.
+fn queried(call: &Call) -> String {
+    let query: Vec<String> = call.query.iter().map(|(k, v)| format!("{}={}", encode(k), encode(v))).collect();
+    if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) }
 }
 
 /// What a node refuses in plain words, as the status that clients look for.

@@ -28,9 +28,13 @@ use crate::{
 
 /// Answers a request.
 pub(crate) async fn run(call: Call) -> Result<Response> {
+    // Whatever is asked of the pod itself, by whatever method.
+    if call.at.subresource == Subresource::Proxy.name() && call.kind.subresources.contains(&Subresource::Proxy) {
+        return nodes::proxy(call, Subresource::Proxy).await;
+    }
     let Some(verb) = Verb::named(&call.at.verb) else { return Err(not_allowed(&call, &call.at.verb)) };
     // Whoever takes no answer in JSON is told before anything is done; what a node or a pod answers is its own.
-    if !matches!(call.at.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    if !matches!(call.at.subresource.as_str(), "log" | "exec" | "attach" | "portforward")
         && let Form::Table(_) = Form::of(&call.headers)?
     {
         Include::of(call.query("includeObject"))?;
@@ -39,7 +43,13 @@ pub(crate) async fn run(call: Call) -> Result<Response> {
 }
 
 async fn object(call: Call, verb: Verb) -> Result<Response> {
-    if !call.kind.verbs.contains(&verb) {
+    // What there is one of is changed by its name; what is made gets one by the object.
+    let misplaced = match verb {
+        Verb::Create => !call.at.name.is_empty(),
+        Verb::Update | Verb::Patch => call.at.name.is_empty(),
+        _ => false,
+    };
+    if misplaced || !call.kind.verbs.contains(&verb) {
         return Err(not_allowed(&call, &call.at.verb));
     }
     match verb {
@@ -77,8 +87,6 @@ async fn part(call: Call, verb: Verb) -> Result<Response> {
             call.reply(http::StatusCode::CREATED, &answer)
         }
         (S::Log | S::Exec | S::Attach | S::PortForward, Verb::Get | Verb::Create) => nodes::proxy(call, part).await,
-        // Whatever is asked of the pod itself.
-        (S::Proxy, _) => nodes::proxy(call, part).await,
         _ => Err(not_allowed(&call, &call.at.verb)),
     }
 }

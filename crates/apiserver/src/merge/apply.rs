@@ -1,8 +1,9 @@
 //! Server-side apply: a manager states the fields it cares for; the server merges, removes what the manager no
 //! longer states, and refuses to take fields from others unless forced.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
+use api::Kind;
 use serde_json::Value;
 
 use super::{
@@ -136,6 +137,27 @@ fn merge(live: &mut Value, config: &Value, at: &mut Place<'_>) {
             }
         }
         (live, config) => live.clone_from(config),
+    }
+}
+
+/// The first item that a list with keys holds twice, as a path for people: whose fields would they be?
+pub(crate) fn twice(kind: &Kind, config: &Value) -> Option<String> {
+    doubled(config, &mut Place::root(kind))
+}
+
+fn doubled(value: &Value, at: &mut Place<'_>) -> Option<String> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .find_map(|(name, value)| at.within(name, |at| doubled(value, at)).map(|below| format!(".{name}{below}"))),
+        Value::Array(items) => {
+            let (keys, mut seen) = (at.keys(), HashSet::new());
+            items.iter().find_map(|item| match keys.step(item) {
+                Some(step) if !seen.insert(step.clone()) => Some(format!("[{}]", &step[2..])),
+                _ => doubled(item, at).map(|below| format!("[]{below}")),
+            })
+        }
+        _ => None,
     }
 }
 

@@ -201,18 +201,15 @@ impl Options {
             Some(Some(n @ 0..)) => Some(n),
             Some(_) => return Err(ApiError::bad_request("gracePeriodSeconds must be a number that is not negative")),
         };
-        let text = body["propagationPolicy"].as_str().unwrap_or_else(|| call.query("propagationPolicy"));
-        let orphan = body["orphanDependents"].as_bool();
-        let propagation = match (text, orphan) {
-            ("Background", _) | ("", Some(false)) => Some(Propagation::Background),
+        let policy = body["propagationPolicy"].as_str().unwrap_or_else(|| call.query("propagationPolicy"));
+        let queried = call.given("orphanDependents").then(|| call.flag("orphanDependents"));
+        let orphan = body["orphanDependents"].as_bool().or(queried);
+        options::delete(policy, orphan)?;
+        let propagation = match (policy, orphan) {
             ("Foreground", _) => Some(Propagation::Foreground),
-            ("Orphan", _) | ("", Some(true)) => Some(Propagation::Orphan),
-            ("", None) => None,
-            (other, _) => {
-                let message =
-                    format!("propagationPolicy: {other:?} is not supported; use Background, Foreground or Orphan");
-                return Err(ApiError::bad_request(message));
-            }
+            ("Orphan", _) | (_, Some(true)) => Some(Propagation::Orphan),
+            ("Background", _) | (_, Some(false)) => Some(Propagation::Background),
+            _ => None,
         };
         let dry_run = call.dry_run()? || body["dryRun"].as_array().is_some_and(|d| d.iter().any(|v| v == "All"));
         Ok(Self { grace, propagation, preconditions: body["preconditions"].clone(), dry_run })

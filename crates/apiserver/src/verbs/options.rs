@@ -4,6 +4,7 @@ use api::{Faults, Path};
 
 use crate::{ApiError, Result, call::Call};
 
+const META: &str = "meta.k8s.io";
 const MATCH: &str = "resourceVersionMatch";
 
 /// `metav1.ListOptions` of a list or a watch.
@@ -33,7 +34,31 @@ pub(super) fn list(call: &Call, watch: bool) -> Result<()> {
             bad.forbidden(at(), "may not be given with continue");
         }
     }
-    refuse("meta.k8s.io", "ListOptions", "", &bad)
+    refuse(META, "ListOptions", "", &bad)
+}
+
+/// `metav1.DeleteOptions`, as far as they say what becomes of dependents.
+pub(super) fn delete(policy: &str, orphan: Option<bool>) -> Result<()> {
+    let (mut bad, at) = (Faults::default(), Path::root().field("propagationPolicy"));
+    if !policy.is_empty() {
+        bad.one_of(at.clone(), Some(policy), &["Background", "Foreground", "Orphan"]);
+        if orphan.is_some() {
+            bad.forbidden(at, "orphanDependents and propagationPolicy exclude each other");
+        }
+    }
+    refuse(META, "DeleteOptions", "", &bad)
+}
+
+/// `metav1.PatchOptions`, of an apply or of another patch.
+pub(super) fn patch(call: &Call, apply: bool) -> Result<()> {
+    let mut bad = Faults::default();
+    if apply && !call.given("fieldManager") {
+        bad.required(Path::root().field("fieldManager"), "is required for apply patch");
+    }
+    if !apply && call.given("force") {
+        bad.forbidden(Path::root().field("force"), "may not be specified for non-apply patch");
+    }
+    refuse(META, "PatchOptions", "", &bad)
 }
 
 /// `PodLogOptions` of a pod's log.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     create::insert,
+    options,
     write::{self, Part, Tracking, modify},
 };
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
     merge::{apply, json as plain, strategic},
     wire::body,
 };
+
+/// The media type of a configuration to be applied.
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// A patch, decoded.
 pub(super) enum Patch {
@@ -50,16 +54,13 @@ pub(super) async fn run(call: &Call, part: Part) -> Result<Response> {
 impl Patch {
     /// Reads the body by its media type.
     pub(super) fn decode(call: &Call) -> Result<Self> {
-        match body::media(&call.headers) {
+        let media = body::media(&call.headers);
+        options::patch(call, media == APPLY)?;
+        match media {
             "application/json-patch+json" => body::json(&call.body).map(|d| Self::Json(call.sound(d))),
             "application/merge-patch+json" => body::json(&call.body).map(|d| Self::Merge(call.sound(d))),
             "application/strategic-merge-patch+json" => body::json(&call.body).map(|d| Self::Strategic(call.sound(d))),
-            "application/apply-patch+yaml" => {
-                if call.query("fieldManager").is_empty() {
-                    return Err(ApiError::bad_request("fieldManager is required for an apply patch"));
-                }
-                body::yaml(&call.body).and_then(|d| body::shape(call.sound(d))).map(Self::Apply)
-            }
+            APPLY => body::yaml(&call.body).and_then(|d| body::shape(call.sound(d))).map(Self::Apply),
             other => {
                 let want = "application/json-patch+json, application/merge-patch+json, \
                             application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -98,6 +99,9 @@ fn applied(call: &Call, live: &Value, config: &Value) -> Result<Value> {
     let decoded = write::decode(call, config.clone())?;
     let mut stated = restrict(&config, &decoded);
     write::place(call, &mut stated)?;
+    if let Some(item) = apply::twice(&call.kind, &stated) {
+        return Err(ApiError::bad_request(format!("the applied configuration states an item twice: {item}")));
+    }
     let (manager, now) = (call.manager(), call.now_text());
     let writer = write::writer(call, &manager, &now);
     apply::apply(live, &stated, &writer, call.flag("force")).map_err(|conflicts| {

@@ -31,7 +31,9 @@ pub(crate) fn spec(spec: &mut PodSpec) {
     text(&mut spec.restart_policy, "Always");
     text(&mut spec.dns_policy, "ClusterFirst");
     text(&mut spec.scheduler_name, "default-scheduler");
-    spec.termination_grace_period_seconds.get_or_insert(30);
+    // A time that cannot be is taken for the shortest, as upstream does.
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    spec.termination_grace_period_seconds = Some(if grace < 0 { 1 } else { grace });
     spec.enable_service_links.get_or_insert(true);
     spec.security_context.get_or_insert_default();
     #[cfg(feature = "mutate")]
@@ -212,6 +214,14 @@ mod tests {
                         "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}]}}],
             })
         );
+    }
+
+    #[test]
+    fn a_grace_below_zero_is_the_shortest() {
+        let spec = json!({"terminationGracePeriodSeconds": -1, "containers": [{"name": "a", "image": "i"}]});
+        let mut pod = decode(&json!({"metadata": {"name": "a"}, "spec": spec})).unwrap();
+        super::pod(&mut pod);
+        assert_eq!(encode(&pod)["spec"]["terminationGracePeriodSeconds"], 1);
     }
 
     #[test]

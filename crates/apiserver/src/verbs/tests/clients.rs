@@ -86,4 +86,13 @@ async fn discovery_tells_what_is_served() {
     assert_eq!(f.get("/bogus").await.expect(404)["details"], json!({}));
     assert_eq!(f.get("/apis/apps").await.expect(200)["preferredVersion"]["version"], "v1");
     assert_eq!(f.get("/readyz").await.text(), "ok");
+    // Generated clients write a slash at the end.
+    for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/version"] {
+        assert_eq!(f.get(&format!("{path}/")).await.expect(200), f.get(path).await.expect(200), "{path}");
+    }
+    let paths = f.get("/").await.expect(200)["paths"].as_array().unwrap().clone();
+    for path in paths.iter().map(|path| path.as_str().unwrap()) {
+        assert_eq!(f.get(path).await.code, 200, "{path}");
+    }
+    assert!(paths.contains(&json!("/apis/apps/v1")) && paths.contains(&json!("/apis/apps")), "{paths:?}");
 }

@@ -16,7 +16,14 @@ async fn a_deleted_object_is_gone() {
     assert_eq!((&status["status"], &status["details"]["uid"]), (&json!("Success"), &made["metadata"]["uid"]));
     f.get(&format!("{MAPS}/a")).await.expect(404);
     f.delete(&format!("{MAPS}/a"), Value::Null).await.expect(404);
-    f.delete(&format!("{MAPS}/a?propagationPolicy=Nonsense"), Value::Null).await.expect(400);
+    for options in [
+        json!({"propagationPolicy": "Nonsense"}),
+        json!({"propagationPolicy": "Orphan", "orphanDependents": true}),
+        json!({"propagationPolicy": "Background", "orphanDependents": false}),
+    ] {
+        let status = f.delete(&format!("{MAPS}/a"), options).await.expect(422);
+        assert_eq!(status["details"]["causes"][0]["field"], "propagationPolicy");
+    }
 }
 
 #[tokio::test]

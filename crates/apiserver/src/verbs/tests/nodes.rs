@@ -1,3 +1,5 @@
+use axum::body::Body;
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::testing::{Fixture, pod};
@@ -58,7 +60,7 @@ async fn what_a_pod_serves_is_asked_by_its_port() {
     web["spec"]["containers"][0]["ports"] = json!([{"name": "main", "containerPort": 8080}]);
     f.post(PODS, web).await.expect(201);
     for (name, path, asked) in [
-        ("web", "/proxy", "/8080/"),
+        ("web", "/proxy/", "/8080/"),
         ("web", "/proxy/a/b?c=d%20e", "/8080/a/b?c=d%20e"),
         ("web:81", "/proxy/", "/81/"),
         ("web:main", "/proxy/x", "/8080/x"),
@@ -67,7 +69,17 @@ async fn what_a_pod_serves_is_asked_by_its_port() {
         let told = forwarded(&f, "GET", &format!("{PODS}/{name}{path}")).await;
         assert_eq!(told, format!("n1 GET /proxy/default/web{asked} false"), "{name}{path}");
     }
-    assert!(forwarded(&f, "PUT", &format!("{PODS}/web/proxy/x")).await.starts_with("n1 PUT "));
+    for method in ["PUT", "OPTIONS", "DELETE"] {
+        let told = forwarded(&f, method, &format!("{PODS}/web/proxy/x")).await;
+        assert!(told.starts_with(&format!("n1 {method} ")), "{told}");
+    }
+    assert_eq!(forwarded(&f, "POST", &format!("{PODS}/web/proxy")).await, "n1 POST /proxy/default/web/8080/ false");
+    for method in ["GET", "HEAD"] {
+        let request = Request::builder().method(method).uri(format!("{PODS}/web/proxy?a=b%20c"));
+        let moved = f.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(moved.status(), 301);
+        assert_eq!(moved.headers()["location"], format!("{PODS}/web/proxy/?a=b%20c"));
+    }
     for name in ["web:none", "https:web:81", "a:b:c:d"] {
         f.get(&format!("{PODS}/{name}/proxy/")).await.expect(400);
     }

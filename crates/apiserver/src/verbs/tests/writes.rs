@@ -206,13 +206,29 @@ async fn patches_of_every_type() {
     f.patch("merge", &uri, json!({"metadata": {"resourceVersion": "1"}})).await.expect(409);
     f.call("PATCH", &uri, "application/json", "{}").await.expect(415);
     f.patch("merge", &format!("{DEPLOYMENTS}/none"), json!({})).await.expect(404);
+    assert_eq!(causes(&f.patch("merge", &format!("{uri}?force=true"), json!({})).await.expect(422)), ["force"]);
+}
+
+#[tokio::test]
+async fn what_is_made_has_no_name_in_its_path_and_what_is_changed_has_one() {
+    let f = Fixture::new().await;
+    f.post(DEPLOYMENTS, deployment()).await.expect(201);
+    f.post(&format!("{DEPLOYMENTS}/web"), deployment()).await.expect(405);
+    f.put(DEPLOYMENTS, deployment()).await.expect(405);
+    f.patch("merge", DEPLOYMENTS, json!({})).await.expect(405);
 }
 
 #[tokio::test]
 async fn apply_creates_merges_and_conflicts() {
     let f = Fixture::new().await;
     let uri = format!("{DEPLOYMENTS}/web");
-    f.apply(&uri, "", false, deployment()).await.expect(400);
+    assert_eq!(causes(&f.apply(&uri, "", false, deployment()).await.expect(422)), ["fieldManager"]);
+    let mut double = deployment();
+    double["spec"]["template"]["spec"]["containers"] =
+        json!([{"name": "c", "image": "i"}, {"name": "c", "image": "j"}]);
+    let refused = f.apply(&uri, "a", true, double).await.expect(400);
+    let place = r#".spec.template.spec.containers[{"name":"c"}]"#;
+    assert!(refused["message"].as_str().unwrap().ends_with(place), "{refused}");
     let made = f.apply(&uri, "a", false, deployment()).await.expect(201);
     assert_eq!(made["metadata"]["managedFields"][0]["operation"], "Apply");
     // The same again changes nothing, defaults notwithstanding.
