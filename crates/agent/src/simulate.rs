@@ -279,6 +279,31 @@ fn restart_policies() {
 }
 
 #[test]
+fn what_is_started_again_at_once_is_shown_as_it_ended() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.script.insert("c".into(), vec![1]);
+    while !matches!(w.seen.container("c").state, State::Exited(_)) {
+        assert!(w.step());
+    }
+    let status = json!(crate::status::of(&w.want, &w.seen, w.now).container_statuses);
+    assert_eq!((&status[0]["state"]["terminated"]["exitCode"], &status[0]["lastState"]), (&json!(1), &json!({})));
+    w.run(1);
+    assert_eq!(w.status("c")["lastState"]["terminated"]["exitCode"], 1);
+}
+
+#[test]
+fn the_generation_that_was_acted_on_is_told() {
+    let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    w.run(1);
+    w.want.metadata.generation = Some(7);
+    w.run(2);
+    let status = serde_json::to_value(&w.want.status).unwrap();
+    assert_eq!(status["observedGeneration"], 7);
+    let conditions = status["conditions"].as_array().unwrap();
+    assert!(conditions.iter().all(|condition| condition["observedGeneration"] == 7), "{conditions:?}");
+}
+
+#[test]
 fn back_off_doubles_and_says_so() {
     let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
     w.script.insert("c".into(), vec![1; 20]);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use api::security::sysctl_name;
 use images::{Image, Snapshot};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use runtime::{Backend, ContainerSpec, Mount, Rootfs, SandboxSpec};
@@ -32,7 +33,7 @@ pub fn sandbox(config: &Config, pod: &Pod) -> Result<SandboxSpec, String> {
         host_network: spec.host_network.unwrap_or(false),
         host_pid: spec.host_pid.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
-        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+        sysctls: sysctls.map(|s| (sysctl_name(&s.name).into_owned(), s.value.clone())).collect(),
         cgroup: resources::cgroup(pod),
         resources: resources::sandbox(pod, config.pids),
     })

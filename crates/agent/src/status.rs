@@ -55,7 +55,7 @@ pub fn of(want: &Pod, seen: &Observed, now: Timestamp) -> PodStatus {
         pod_ip: ips.map(|ips| ips[0].to_string()).or(old.pod_ip.clone()),
         pod_ips: ips.map(|ips| ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect()).or(old.pod_ips.clone()),
         qos_class: Some(resources::qos(want).to_string()),
-        observed_generation: old.observed_generation.and(want.metadata.generation),
+        observed_generation: want.metadata.generation,
         start_time: start,
         phase: Some(phase.into()),
         reason,
@@ -144,9 +144,13 @@ fn container(want: &Pod, seen: &Observed, role: Role, c: &Container, terminal: b
             ..ContainerState::default()
         },
         State::Exited(e) if !terminal && decide::will_restart(want, role, c, e.code) && !over_soon(want, seen) => {
-            last = Some(terminated(e));
-            let (reason, message) = backing_off(want, c, known, e);
-            waiting(reason, message)
+            match backing_off(want, c, known, e) {
+                Some((reason, message)) => {
+                    last = Some(terminated(e));
+                    waiting(reason, message)
+                }
+                None => terminated(e),
+            }
         }
         State::Exited(e) => terminated(e),
         State::Waiting => {
@@ -185,17 +189,21 @@ fn container_id(want: &Pod, c: &Container, attempt: u32) -> String {
     format!("rast://{}", pod::id(pod::uid(want), &c.name, attempt))
 }
 
-fn backing_off(want: &Pod, c: &Container, known: &Seen, e: &Ended) -> (&'static str, Option<String>) {
+/// What a container that ended waits for before it is started again; `None` when it is at once.
+fn backing_off(want: &Pod, c: &Container, known: &Seen, e: &Ended) -> Option<(&'static str, Option<String>)> {
     if e.reason == "StartError" {
-        return ("RunContainerError", Some(e.message.clone()));
+        return Some(("RunContainerError", Some(e.message.clone())));
     }
     if let Stage::Failed(t) = &known.image {
-        return (t.failure.reason, Some(t.failure.message.clone()));
+        return Some((t.failure.reason, Some(t.failure.message.clone())));
     }
     let delay = decide::crash_delay(known);
+    if delay.is_zero() {
+        return None;
+    }
     let full = pod::full_name(want);
     let text = format!("back-off {} restarting failed container={} pod={full}", short(delay), c.name);
-    ("CrashLoopBackOff", Some(text))
+    Some(("CrashLoopBackOff", Some(text)))
 }
 
 /// A whole number of seconds as Go prints it: `40s`, `2m40s`.
@@ -288,6 +296,7 @@ fn conditions(want: &Pod, seen: &Observed, phase: &str, old: &PodStatus, now: Ti
                 reason: reason.map(Into::into),
                 message: message.filter(|m| !m.is_empty()),
                 last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(second(now))),
+                observed_generation: want.metadata.generation,
                 ..PodCondition::default()
             }
         })

@@ -1,5 +1,7 @@
 //! Pod Security Standards: what a pod may ask of its host (kubernetes.io, "Pod Security Standards").
 
+use std::borrow::Cow;
+
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, LifecycleHandler, PodSecurityContext, PodSpec, Probe, SELinuxOptions, SeccompProfile,
@@ -65,6 +67,20 @@ const BASELINE_CAPABILITIES: &[&str] = &[
     "SETUID",
     "SYS_CHROOT",
 ];
+
+/// A sysctl's name with its parts joined by dots. It may be written with slashes too, where a dot stands for itself:
+/// the first of either tells.
+pub fn sysctl_name(name: &str) -> Cow<'_, str> {
+    let swapped = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    match name.chars().find(|c| matches!(c, '.' | '/')) {
+        Some('/') => name.chars().map(swapped).collect(),
+        _ => name.into(),
+    }
+}
 
 /// Sysctls that belong to the pod's own namespaces and can harm nobody else.
 pub const SAFE_SYSCTLS: &[&str] = &[
@@ -146,7 +162,7 @@ impl Found {
         let Some(context) = &spec.security_context else { return };
         let at = at.field("securityContext");
         for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
-            if !SAFE_SYSCTLS.contains(&&*sysctl.name) {
+            if !SAFE_SYSCTLS.contains(&&*sysctl_name(&sysctl.name)) {
                 let path = at.field("sysctls").index(index).field("name");
                 self.note("Sysctls", path, format!("{:?} is not a safe sysctl", sysctl.name));
             }
@@ -360,8 +376,8 @@ mod tests {
                 format!("{own}.windowsOptions.hostProcess"),
             ),
             (
-                json!({"securityContext": {"sysctls": [{"name": "kernel.core_pattern", "value": "|x"}]}}),
-                "spec.securityContext.sysctls[0].name".to_owned(),
+                json!({"securityContext": {"sysctls": [{"name": "kernel/shm_rmid_forced"}, {"name": "kernel.core_pattern"}]}}),
+                "spec.securityContext.sysctls[1].name".to_owned(),
             ),
             (
                 json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}}),

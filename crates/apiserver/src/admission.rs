@@ -73,8 +73,9 @@ pub async fn admit(ctx: &Admission, req: &Request<'_>, object: &mut Value) -> Re
                     return Err(req.refuse("spec.ephemeralContainers may only be added to a pod that runs"));
                 }
                 service_account::fill(ctx, req, object).await?;
-                tolerations::fill(object);
             }
+            // Who writes a pod's tolerations anew does not know of these.
+            tolerations::fill(object);
             pod_security::enforce(ctx, req, object).await
         }
         ("", "Pod", "ephemeralcontainers", _) => pod_security::enforce(ctx, req, object).await,

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use either::Either;
 use futures::{StreamExt, stream};
 use http::{Method, Request};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api, Client, Resource,
@@ -14,9 +15,10 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
+    ending::{self, Left},
     events::Note,
     object::{Object, Wire},
-    step::{Id, Kind, Merge, NAMESPACES, Step},
+    step::{Id, Kind, Merge, NAMESPACES, PODS, Step},
 };
 
 /// Creations and deletions of one plan that are under way at once.
@@ -124,7 +126,7 @@ impl Door {
                 }
                 self.delete(id, uid, json!({"propagationPolicy": propagation})).await
             }
-            Step::Empty { namespace } => self.empty(&namespace).await,
+            Step::Empty { namespace, now } => self.empty(&namespace, now).await,
             Step::Again(wait) => Ok(Done::Again(wait)),
         }
     }
@@ -195,25 +197,21 @@ impl Door {
         }
     }
 
-    async fn empty(&self, namespace: &str) -> Result<Done, Failed> {
-        let mut left = 0;
-        for served in self.kinds.values().filter(|s| s.namespaced) {
-            let api: Api<Wire> = Api::namespaced_with(self.client.clone(), namespace, &served.api);
-            // Asked of the API, not the caches: these may be behind, and what is left behind stays for ever.
-            let found = api.list(&ListParams::default().limit(100)).await?.items;
-            left += found.len();
-            if found.iter().any(|o| o.metadata.deletion_timestamp.is_none()) {
-                api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
-            }
-        }
-        if left > 0 {
-            return Ok(Done::Again(EMPTYING));
-        }
+    async fn empty(&self, namespace: &str, now: Timestamp) -> Result<Done, Failed> {
         let path = format!("{}/{namespace}", self.path(&NAMESPACES, "")?);
         let mut object: Value = match self.send(Method::GET, &path, "application/json", &Value::Null).await {
             Ok(object) => object,
             Err(error) => return gone(error),
         };
+        let mut left = Vec::new();
+        let failure = self.clear(namespace, &mut left).await.err();
+        if failure.is_some() || !left.is_empty() {
+            let why = failure.as_ref().map(ToString::to_string);
+            if let Some(patch) = ending::told(&object, &left, why.as_deref(), now) {
+                self.patch(Id::new(NAMESPACES, "", namespace), "/status", Merge::Json, &patch).await?;
+            }
+            return failure.map_or(Ok(Done::Again(EMPTYING)), |error| Err(error.into()));
+        }
         if let Some(finalizers) = object["spec"]["finalizers"].as_array_mut() {
             finalizers.retain(|f| f != FINALIZER);
         }
@@ -222,6 +220,32 @@ impl Door {
             .await
             .map(|_| Done::Nothing)
             .or_else(gone)
+    }
+
+    /// Deletes what is in a namespace, pods first and the rest once none of them is left, and notes what still is.
+    async fn clear(&self, namespace: &str, left: &mut Vec<Left>) -> kube::Result<()> {
+        let kinds = self.kinds.iter().filter(|(_, served)| served.namespaced);
+        let (pods, others): (Vec<_>, Vec<_>) = kinds.partition(|(kind, _)| **kind == PODS);
+        for together in [pods, others] {
+            for (kind, served) in together {
+                let api: Api<Wire> = Api::namespaced_with(self.client.clone(), namespace, &served.api);
+                // Asked of the API, not the caches: these may be behind, and what is left behind stays for ever.
+                let found = api.list(&ListParams::default().limit(100)).await?;
+                if found.items.is_empty() {
+                    continue;
+                }
+                let more = found.metadata.remaining_item_count.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                left.push(Left::of(kind, &found.items, more));
+                if found.items.iter().any(|o| o.metadata.deletion_timestamp.is_none()) {
+                    api.delete_collection(&DeleteParams::background(), &ListParams::default()).await?;
+                }
+            }
+            if !left.is_empty() {
+                left.sort_by(|a, b| a.kind.cmp(&b.kind));
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@
 mod account;
 mod deployment;
 mod door;
+mod ending;
 mod events;
 mod eviction;
 mod garbage;

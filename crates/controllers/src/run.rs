@@ -310,7 +310,10 @@ impl State {
     fn plan(&self, (part, id): &Work, now: Timestamp) -> Vec<Step> {
         let world = &self.world;
         let Some(object) = world.get(id) else { return Vec::new() };
+        let ends = || world.get(&Id::new(NAMESPACES, "", object.namespace())).is_some_and(|home| home.deleting());
         match part {
+            // Nothing can be made any more where everything goes.
+            Part::ReplicaSet | Part::Deployment if ends() => Vec::new(),
             Part::ReplicaSet => {
                 let pods = world.candidates(&PODS, object);
                 replicaset::plan(object, &pods, self.refused.get(id).map(String::as_str), now)
@@ -324,7 +327,7 @@ impl State {
             Part::Garbage => garbage::plan(id, object, world),
             Part::Namespace => match &object.body {
                 Body::Namespace(finalizers) if object.deleting() && !finalizers.is_empty() => {
-                    vec![Step::Empty { namespace: object.name().to_owned() }]
+                    vec![Step::Empty { namespace: object.name().to_owned(), now }]
                 }
                 _ => Vec::new(),
             },

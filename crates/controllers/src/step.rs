@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
@@ -64,8 +65,8 @@ pub enum Step {
     Finish { id: Id, uid: String },
     /// Deletes this very object unless one of these owners turns out to exist.
     Collect { id: Id, uid: String, owners: Vec<OwnerReference>, propagation: &'static str },
-    /// Deletes what is left in a namespace, and lets the namespace go once nothing is.
-    Empty { namespace: String },
+    /// Deletes what is left in a namespace, and lets the namespace go once nothing is; tells at which time it was seen.
+    Empty { namespace: String, now: Timestamp },
     /// Looks at the same thing again after this time, if nothing happens before.
     Again(Duration),
 }

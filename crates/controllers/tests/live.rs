@@ -241,6 +241,32 @@ async fn a_deleted_namespace_takes_everything_along() {
 }
 
 #[tokio::test]
+async fn a_namespaces_pods_go_before_what_they_may_need() {
+    let cluster = controlled(GRACE).await;
+    let home = "/api/v1/namespaces/tenant";
+    cluster.create("/api/v1/namespaces", json!({"metadata": {"name": "tenant"}})).await;
+    cluster.until("the account", &format!("{home}/serviceaccounts/default"), |found| found).await;
+    cluster.create(&format!("{home}/configmaps"), json!({"metadata": {"name": "needed"}})).await;
+    let pod = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]},
+        "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    cluster.create(&format!("{home}/pods"), pod).await;
+    cluster.send("DELETE", home, "application/json", json!({})).await.unwrap();
+    let condition = |home: Option<Value>, name: &str| {
+        let conditions = home?["status"]["conditions"].as_array()?.clone();
+        conditions.into_iter().find(|c| c["type"] == name && c["status"] == "True")
+    };
+    let held = |home| condition(home, "NamespaceFinalizersRemaining");
+    let held = cluster.until("what holds it is told", home, held).await;
+    assert_eq!(held["message"], "example.com/held holds 1");
+    let left = condition(cluster.get(home).await, "NamespaceContentRemaining").unwrap();
+    assert_eq!(left["message"], "1 pods");
+    let needed = cluster.get(&format!("{home}/configmaps/needed")).await.unwrap();
+    assert_eq!(needed["metadata"]["deletionTimestamp"], Value::Null);
+    cluster.merge(&format!("{home}/pods/held"), json!({"metadata": {"finalizers": null}})).await;
+    cluster.until("the namespace gone", home, |state| state.is_none().then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_silent_node_is_unknown_and_tainted() {
     let cluster = controlled(Duration::from_millis(300)).await;
     cluster.create("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;

@@ -8,7 +8,7 @@ use super::container::relative;
 use crate::{
     faults::{Cause, Faults, Path},
     names,
-    security::SAFE_SYSCTLS,
+    security::{SAFE_SYSCTLS, sysctl_name},
 };
 
 /// Users and groups are numbers that fit into the kernel's, short of its "nobody said".
@@ -88,7 +88,7 @@ pub(super) fn pod(context: &PodSecurityContext, spec: &PodSpec, at: &Path, bad: 
     let (mut seen, mut refused) = (HashSet::new(), Faults::default());
     for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
         let at = at.field("sysctls").index(index).field("name");
-        if !seen.insert(&sysctl.name) {
+        if !seen.insert(sysctl_name(&sysctl.name)) {
             bad.duplicate(at.clone(), format!("{:.80?}", sysctl.name));
         }
         if let Some(why) = names::sysctl(&sysctl.name) {
@@ -104,7 +104,7 @@ pub(super) fn pod(context: &PodSecurityContext, spec: &PodSpec, at: &Path, bad: 
 }
 
 fn sysctl(sysctl: &Sysctl, spec: &PodSpec, at: Path, bad: &mut Faults) {
-    let name = sysctl.name.replace('/', ".");
+    let name = sysctl_name(&sysctl.name);
     if !SAFE_SYSCTLS.contains(&&*name) {
         let message = format!("{name:.80?} would reach beyond the pod; these do not: {}", SAFE_SYSCTLS.join(", "));
         bad.forbidden(at, message);

@@ -1,6 +1,6 @@
 //! What may change in a pod.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
 
 use super::default;
 use crate::{
@@ -24,9 +24,15 @@ pub(super) fn validate(new: &Pod, old: &Pod, bad: &mut Faults) {
         }
         _ => {}
     }
-    let kept = old.tolerations.iter().flatten().all(|t| new.tolerations.iter().flatten().any(|n| n == t));
+    let same = |a: &Toleration, b: &Toleration| {
+        Toleration { toleration_seconds: None, ..a.clone() } == Toleration { toleration_seconds: None, ..b.clone() }
+    };
+    let kept = old.tolerations.iter().flatten().all(|t| new.tolerations.iter().flatten().any(|n| same(n, t)));
     if !kept {
-        bad.forbidden(at.field("tolerations"), "may be added to; those that were there stay as they were");
+        bad.forbidden(
+            at.field("tolerations"),
+            "may be added to; those that were there stay, but for how long they hold",
+        );
     }
     let mut allowed = PodSpec {
         active_deadline_seconds: new.active_deadline_seconds,

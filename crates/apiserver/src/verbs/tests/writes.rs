@@ -245,6 +245,18 @@ async fn apply_creates_merges_and_conflicts() {
 }
 
 #[tokio::test]
+async fn tolerations_written_anew_keep_what_every_pod_has() {
+    let f = Fixture::new().await;
+    f.post("/api/v1/namespaces/default/pods", pod("p")).await.expect(201);
+    let anew = json!({"spec": {"tolerations": [{"key": "mine", "operator": "Exists"}]}});
+    let pod = f.patch("merge", "/api/v1/namespaces/default/pods/p", anew).await.expect(200);
+    let keys: Vec<&str> =
+        pod["spec"]["tolerations"].as_array().unwrap().iter().map(|t| t["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["mine", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"]);
+    assert_eq!(pod["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
 async fn a_pod_is_bound_once() {
     let f = Fixture::new().await;
     let pods = "/api/v1/namespaces/default/pods";
