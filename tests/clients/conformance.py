@@ -187,6 +187,8 @@ def should_serve_a_basic_image_on_each_replica(ns):
     ok("POST", path, pod("web", "", web))
     until("it answers", lambda: "It works" in str(call("GET", f"{path}/web/proxy/")[1]))
     assert call("GET", f"{path}/web:8080/proxy/none?a=b")[0] == 404
+    assert "It works" in call("GET", f"{path}/web:8080/proxy")[1], "the redirection is followed"
+    assert call("OPTIONS", f"{path}/web:8080/proxy/")[0] == 501, "what the pod itself answers"
 
 
 @story
@@ -214,12 +216,77 @@ def should_report_termination_message_from_log_output(ns):
 
 
 @story
+def namespace_deletion_should_delete_pod_first(ns):
+    home = f"/api/v1/namespaces/{ns}-x"
+    ok("POST", "/api/v1/namespaces", {"metadata": {"name": f"{ns}-x"}})
+    until("a service account", lambda: call("GET", f"{home}/serviceaccounts/default")[0] == 200)
+    held = pod("held", "exec sleep 1000")
+    held["metadata"]["finalizers"] = ["e2e.example.com/finalizer"]
+    ok("POST", f"{home}/pods", held)
+    in_phase(f"{home}/pods/held", "Running")
+    ok("POST", f"{home}/configmaps", {"metadata": {"name": "needed"}})
+    ok("DELETE", home)
+    until(
+        "it is told what is left",
+        lambda: any(
+            c["type"] == "NamespaceFinalizersRemaining" and c["status"] == "True"
+            for c in ok("GET", home)["status"].get("conditions", [])
+        ),
+    )
+    assert "deletionTimestamp" in ok("GET", f"{home}/pods/held")["metadata"]
+    assert "deletionTimestamp" not in ok("GET", f"{home}/configmaps/needed")["metadata"]
+    patch(f"{home}/pods/held", {"metadata": {"finalizers": None}})
+    until("the namespace is gone", lambda: call("GET", home)[0] == 404)
+
+
+@story
+def pod_generation_should_start_at_1_and_increment_per_update(ns):
+    path = f"/api/v1/namespaces/{ns}/pods"
+    assert ok("POST", path, pod("a", "exec sleep 1000", restartPolicy="Always"))["metadata"]["generation"] == 1
+    in_phase(f"{path}/a", "Running")
+    debugger = {"name": "e", "image": IMAGE, "command": ["sleep", "1000"]}
+    for generation, part, change in [
+        (1, "", {"metadata": {"annotations": {"key": "value"}}}),
+        (2, "", {"spec": {"tolerations": [{"key": "foo", "operator": "Exists"}]}}),
+        (3, "", {"spec": {"activeDeadlineSeconds": 5000}}),
+        (4, "/ephemeralcontainers", {"spec": {"ephemeralContainers": [debugger]}}),
+    ]:
+        changed = patch(f"{path}/a{part}", change)
+        assert changed["metadata"]["generation"] == generation, (change, changed["metadata"])
+        until(
+            f"generation {generation} is acted on",
+            lambda: ok("GET", f"{path}/a")["status"].get("observedGeneration") == generation,
+        )
+    for condition in ok("GET", f"{path}/a")["status"]["conditions"]:
+        assert condition["observedGeneration"] == 4, condition
+
+
+@story
+def generated_clients_ask_for_what_is_served(_):
+    assert client.CoreApi().get_api_versions().versions == ["v1"]
+    assert "pods" in [r.name for r in client.CoreV1Api().get_api_resources().resources]
+    assert "deployments" in [r.name for r in client.AppsV1Api().get_api_resources().resources]
+    assert client.AppsApi().get_api_group().preferred_version.version == "v1"
+    assert "apps" in [group.name for group in client.ApisApi().get_api_versions().groups]
+    assert client.VersionApi().get_code().major == "1"
+
+
+@story
 def should_test_kubelet_managed_etc_hosts_file(ns):
     path = f"/api/v1/namespaces/{ns}/pods"
     ok("POST", path, pod("a", "cat /etc/hosts", hostAliases=[{"ip": "123.45.67.89", "hostnames": ["foo", "bar"]}]))
     in_phase(f"{path}/a", "Succeeded")
     hosts = ok("GET", f"{path}/a/log")
     assert "# Kubernetes-managed hosts file." in hosts and "123.45.67.89\tfoo\tbar" in hosts, hosts
+
+
+@story
+def should_support_sysctls_with_slashes_as_separator(ns):
+    path = f"/api/v1/namespaces/{ns}/pods"
+    context = {"sysctls": [{"name": "kernel/shm_rmid_forced", "value": "1"}]}
+    ok("POST", path, pod("a", "cat /proc/sys/kernel/shm_rmid_forced", securityContext=context))
+    in_phase(f"{path}/a", "Succeeded")
+    assert ok("GET", f"{path}/a/log") == 1
 
 
 @story

@@ -6,12 +6,13 @@ use std::time::Duration;
 use api::taints::tolerates;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use serde_json::json;
 
 use crate::{
     node::Node,
-    object::{Body, Object},
+    object::{Body, Object, rfc3339},
     replicaset::Phase,
-    step::{Id, PODS, Step},
+    step::{Id, Merge, PODS, Step},
 };
 
 /// The effect that ends pods.
@@ -29,7 +30,14 @@ pub fn plan(object: &Object, node: &Node, watching: Timestamp, now: Timestamp) -
     match repelling.filter_map(|taint| leaves(taint, &pod.tolerations, since)).min() {
         None => Vec::new(),
         Some(due) if due <= now => {
-            vec![Step::Delete { id: Id::of(PODS, object), uid: object.uid().to_owned(), propagation: "Background" }]
+            let (id, uid) = (Id::of(PODS, object), object.uid().to_owned());
+            let condition = json!({
+                "type": "DisruptionTarget", "status": "True", "lastTransitionTime": rfc3339(now),
+                "reason": "DeletionByTaintManager", "message": "it does not tolerate a taint of its node",
+            });
+            let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+            let told = Step::Status { id: id.clone(), merge: Merge::Strategic, patch };
+            vec![told, Step::Delete { id, uid, propagation: "Background" }]
         }
         Some(due) => vec![Step::Again(Duration::try_from(due.duration_since(now)).unwrap_or_default())],
     }
@@ -49,7 +57,7 @@ fn leaves(taint: &Taint, tolerations: &[Toleration], since: Timestamp) -> Option
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::object::Wire;
@@ -77,7 +85,9 @@ mod tests {
 
     #[test]
     fn what_does_not_tolerate_leaves_at_once() {
-        assert!(matches!(planned(NO_EXECUTE, json!([]), Value::Null, 0, 10)[..], [Step::Delete { .. }]));
+        let steps = planned(NO_EXECUTE, json!([]), Value::Null, 0, 10);
+        let [Step::Status { patch, .. }, Step::Delete { .. }] = &steps[..] else { panic!("{steps:?}") };
+        assert_eq!(patch["status"]["conditions"][0]["type"], "DisruptionTarget");
         assert_eq!(planned("NoSchedule", json!([]), Value::Null, 0, 10), []);
         assert_eq!(planned(NO_EXECUTE, json!([]), json!({"phase": "Succeeded"}), 0, 10), []);
     }
@@ -87,7 +97,8 @@ mod tests {
         assert_eq!(planned(NO_EXECUTE, tolerating(None), Value::Null, 0, 999), []);
         let later = planned(NO_EXECUTE, tolerating(Some(5)), Value::Null, 0, 12);
         assert_eq!(later, [Step::Again(Duration::from_secs(3))]);
-        assert!(matches!(planned(NO_EXECUTE, tolerating(Some(5)), Value::Null, 0, 15)[..], [Step::Delete { .. }]));
+        let steps = planned(NO_EXECUTE, tolerating(Some(5)), Value::Null, 0, 15);
+        assert!(matches!(steps[..], [_, Step::Delete { .. }]));
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn controllers() -> Vec<PolicyRule> {
     rules.extend([
         resources(&["create"], &[""], &["configmaps", "events", "pods", "serviceaccounts"]),
         resources(&["create"], &["apps"], &["replicasets"]),
-        resources(&["patch"], &[""], &["namespaces/status", "nodes/status"]),
+        resources(&["patch"], &[""], &["namespaces/status", "nodes/status", "pods/status"]),
         resources(&["patch"], &["apps"], &["deployments/status", "replicasets/status"]),
         resources(&["update"], &[""], &["namespaces/finalize"]),
     ]);

@@ -7,7 +7,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use store::Expect;
 
-use super::{bind, list::prefix, options, write};
+use super::{
+    bind,
+    list::prefix,
+    options,
+    write::{self, Part, Tracking},
+};
 use crate::{
     ApiError, Result,
     admission::{self, admit},
@@ -89,10 +94,36 @@ pub(super) async fn collection(call: &Call) -> Result<Response> {
 
 /// Deletes a pod as the Eviction in the body says.
 pub(super) async fn evict(call: &Call) -> Result<Response> {
-    let eviction = call.object()?;
+    let (eviction, name) = (call.object()?, &call.at.name);
+    if eviction["metadata"]["name"].as_str().is_some_and(|named| !named.is_empty() && named != name) {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
     let options = Options::decode(call, &eviction["deleteOptions"])?;
-    delete(call, &call.at.name, &options).await?;
+    if !options.dry_run {
+        let doom = |pod: &Value| {
+            write::preconditions(call, name, pod, &options.preconditions)?;
+            Ok(doomed(pod, &call.now_text()))
+        };
+        write::modify(call, name, Part::Binding, Tracking::Update, doom).await?;
+    }
+    delete(call, name, &options).await?;
     Ok(json_response(StatusCode::CREATED, bind::success().to_string().into()))
+}
+
+/// A pod that is to be evicted, unless it ends anyway: who looks after it can tell that from a failure.
+fn doomed(pod: &Value, now: &str) -> Value {
+    let mut doomed = pod.clone();
+    let over = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if !over && pod["metadata"]["deletionTimestamp"].is_null() {
+        let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+        conditions.push(json!({
+            "type": "DisruptionTarget", "status": "True", "lastTransitionTime": now,
+            "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        }));
+        doomed["status"]["conditions"] = conditions.into();
+    }
+    doomed
 }
 
 async fn delete(call: &Call, name: &str, options: &Options) -> Result<Outcome> {

@@ -236,6 +236,7 @@ async fn attempt(
         Part::EphemeralContainers => {
             new = only(&new, old, "ephemeralContainers");
             (strategy.default)(&mut new);
+            (strategy.before_update)(&mut new, old);
         }
         Part::Binding => {}
     }

@@ -88,8 +88,21 @@ async fn an_evicted_pod_is_deleted() {
     f.post(&format!("{PODS}/p/eviction"), eviction.clone()).await.expect(201);
     f.get(&format!("{PODS}/p")).await.expect(200);
     eviction["deleteOptions"] = Value::Null;
-    f.post(&format!("{PODS}/p/eviction"), eviction).await.expect(201);
+    let mut other = eviction.clone();
+    other["metadata"]["name"] = json!("q");
+    f.post(&format!("{PODS}/p/eviction"), other).await.expect(400);
+    f.post(&format!("{PODS}/p/eviction"), eviction.clone()).await.expect(201);
     f.get(&format!("{PODS}/p")).await.expect(404);
+
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = json!("n1");
+    f.post(PODS, bound).await.expect(201);
+    eviction["deleteOptions"] = json!({"preconditions": {"uid": "another"}});
+    f.post(&format!("{PODS}/p/eviction"), eviction.clone()).await.expect(409);
+    eviction["deleteOptions"] = Value::Null;
+    f.post(&format!("{PODS}/p/eviction"), eviction).await.expect(201);
+    let evicted = f.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(evicted["status"]["conditions"][0]["type"], "DisruptionTarget");
 }
 
 #[tokio::test]

@@ -436,5 +436,5 @@ async fn a_container_to_debug_in_the_processes_of_another_is_refused() {
     let cause = &status["details"]["causes"][0];
     assert_eq!(cause["field"], "spec.ephemeralContainers[0].targetContainerName", "{status}");
     assert!(cause["message"].as_str().unwrap().contains("kubectl debug without --target"), "{status}");
-    debug(json!({})).await.expect(200);
+    assert_eq!(debug(json!({})).await.expect(200)["metadata"]["generation"], 2);
 }
