@@ -12,17 +12,15 @@ use crate::{Server, cache::Cache};
 const EVENT_TTL: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 /// How often events are swept and the store is compacted.
 const PERIOD: Duration = Duration::from_secs(60);
-/// How much of the past can be listed and watched from.
-const HISTORY: Duration = Duration::from_secs(600);
-/// At least so many revisions of it are kept.
-const REVISIONS: u64 = 1000;
+/// How much of the past can be listed and watched from: as much as upstream keeps. Clients count on an end to it.
+const HISTORY: Duration = Duration::from_secs(300);
 
 /// Starts the tasks; they end with the server.
 pub(crate) fn start(server: &Server) {
     tokio::spawn(server.stop_token().clone().run_until_cancelled_owned(server.cache().clone().follow()));
     let keeper = server.clone();
     tokio::spawn(server.stop_token().clone().run_until_cancelled_owned(async move {
-        let (start, mut retention) = (tokio::time::Instant::now(), Retention::new(HISTORY, REVISIONS));
+        let (start, mut retention) = (tokio::time::Instant::now(), Retention::new(HISTORY));
         let mut tick = tokio::time::interval(PERIOD);
         loop {
             tick.tick().await;

@@ -99,6 +99,8 @@ async fn at(call: &Call, selector: &Selector, limit: usize, after: Option<&str>,
     let shelf = call.shelf()?;
     let (items, rest, last) = shelf.list(&prefix(call), after, limit, Rev(0), |i| i.is_selected(selector));
     if last <= rev {
+        // What is not kept any more is refused even where nothing has changed since: one rule for all.
+        call.server.config().store.get(&call.kind.key("", ""), Some(rev)).await?;
         return Ok(Page { items, remaining: rest, rev });
     }
     let (store, root) = (&call.server.config().store, call.kind.key("", ""));
