@@ -137,6 +137,9 @@ def should_ensure_that_an_event_can_be_fetched_patched_deleted_and_listed(ns):
     event |= {"regarding": {"namespace": ns}, "reportingController": "test", "reportingInstance": "node"}
     ok("POST", path, event | {"eventTime": "2026-01-01T00:00:00.000000Z"})
     assert patch(f"{path}/e", {"note": "two"}, "strategic")["note"] == "two"
+    for events, selector in [(f"/api/v1/namespaces/{ns}/events", "source"), (path, "reportingController")]:
+        found = ok("GET", f"{events}?fieldSelector={selector}%3Dtest")["items"]
+        assert [event["metadata"]["name"] for event in found] == ["e"], (selector, found)
     events = client.CoreV1Api().list_namespaced_event(ns).items
     assert [e.message for e in events if e.metadata.name == "e"] == ["two"], events
     ok("DELETE", f"{path}/e")

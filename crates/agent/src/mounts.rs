@@ -177,19 +177,8 @@ impl Maker<'_> {
                 token
             }
         };
-        // Readable for the one user that all containers run as, if there is one; else as the volume says.
-        let shared = pod::spec(pod).security_context.as_ref().and_then(|c| c.run_as_user);
-        let mut users =
-            pod::containers(pod).map(|(_, c)| c.security_context.as_ref().and_then(|c| c.run_as_user).or(shared));
-        let first = users.next().flatten();
-        let uid = first.filter(|f| security::fs_group(pod).is_none() && users.all(|u| u == Some(*f)));
-        let uid = uid.and_then(|u| u32::try_from(u).ok());
-        Ok(File {
-            path: s.path.clone(),
-            bytes: token.into_bytes(),
-            mode: if uid.is_some() { 0o600 } else { mode },
-            uid,
-        })
+        let (uid, mode) = readers(pod, mode);
+        Ok(File { path: s.path.clone(), bytes: token.into_bytes(), mode, uid })
     }
 
     async fn request(
@@ -221,6 +210,18 @@ impl Maker<'_> {
         let life = end.map_or(seconds, |end| end.0.as_second() - now.as_second());
         Ok((pod::after(now, pod::seconds(life.max(0) * 4 / 5)), token))
     }
+}
+
+/// Who owns a pod's token, and its mode: it is read by the one user that all containers run as, where there is one, and by
+/// the pod's group; where there is neither, by whom the volume says.
+fn readers(pod: &Pod, mode: u32) -> (Option<u32>, u32) {
+    let shared = pod::spec(pod).security_context.as_ref().and_then(|c| c.run_as_user);
+    let mut users =
+        pod::containers(pod).map(|(_, c)| c.security_context.as_ref().and_then(|c| c.run_as_user).or(shared));
+    let first = users.next().flatten();
+    let uid = first.filter(|f| users.all(|u| u == Some(*f))).and_then(|u| u32::try_from(u).ok());
+    let own = uid.is_some() || security::fs_group(pod).is_some();
+    (uid, if own { 0o600 } else { mode })
 }
 
 fn downward(facts: &Facts<'_>, items: &[DownwardAPIVolumeFile], mode: u32) -> Result<Vec<File>> {
@@ -320,6 +321,20 @@ mod tests {
         let router =
             axum::Router::new().fallback(async move || (axum::http::StatusCode::NOT_FOUND, axum::Json(answer)));
         Client::new(router, "default")
+    }
+
+    #[test]
+    fn a_token_is_for_those_who_run_in_the_pod() {
+        let readers = |context: serde_json::Value, users: [Option<i64>; 2]| {
+            let containers = users.map(|user| json!({"name": "c", "securityContext": {"runAsUser": user}}));
+            let spec = json!({"securityContext": context, "containers": containers});
+            super::readers(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap(), 0o644)
+        };
+        assert_eq!(readers(json!({}), [None, None]), (None, 0o644));
+        assert_eq!(readers(json!({"runAsUser": 7}), [None, Some(7)]), (Some(7), 0o600));
+        assert_eq!(readers(json!({"runAsUser": 7}), [None, Some(8)]), (None, 0o644));
+        assert_eq!(readers(json!({"fsGroup": 9}), [None, None]), (None, 0o600));
+        assert_eq!(readers(json!({"runAsUser": 7, "fsGroup": 9}), [None, None]), (Some(7), 0o600));
     }
 
     #[tokio::test]

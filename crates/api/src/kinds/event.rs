@@ -114,6 +114,8 @@ fn source(event: &Value) -> String {
 
 fn fields(event: &Value) -> Vec<(&'static str, String)> {
     let value = |pointer| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // Newer recorders name none but this.
+    let reporter = || value("/reportingComponent");
     vec![
         ("involvedObject.kind", value("/involvedObject/kind")),
         ("involvedObject.namespace", value("/involvedObject/namespace")),
@@ -123,8 +125,8 @@ fn fields(event: &Value) -> Vec<(&'static str, String)> {
         ("involvedObject.resourceVersion", value("/involvedObject/resourceVersion")),
         ("involvedObject.fieldPath", value("/involvedObject/fieldPath")),
         ("reason", value("/reason")),
-        ("reportingComponent", value("/reportingComponent")),
-        ("source", value("/source/component")),
+        ("reportingComponent", reporter()),
+        ("source", Some(value("/source/component")).filter(|s| !s.is_empty()).unwrap_or_else(reporter)),
         ("type", value("/type")),
     ]
 }
@@ -172,6 +174,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_event_is_found_by_its_source_whichever_recorder_wrote_it() {
+        let source = |event: Value| fields(&event).into_iter().find(|(name, _)| *name == "source").unwrap().1;
+        assert_eq!(source(json!({"source": {"component": "kubelet"}, "reportingComponent": "other"})), "kubelet");
+        assert_eq!(source(json!({"reportingComponent": "newer"})), "newer");
+        assert_eq!(source(json!({"source": {}, "reportingComponent": "newer"})), "newer");
+    }
 
     #[test]
     fn both_forms_say_the_same() {
