@@ -183,6 +183,7 @@ async fn bounded(server: &Server, trail: &Trail, mut request: Request, next: Nex
         let share = take(server.long())?;
         return Ok(keeping(next.run(request).await, share));
     }
+    let patience = patience(&trail.uri)?;
     // A body comes as slowly as its sender likes: it holds no place of those who only wait for an answer.
     if !request.body().is_end_stream() {
         let _arriving = take(server.bodies())?;
@@ -190,8 +191,19 @@ async fn bounded(server: &Server, trail: &Trail, mut request: Request, next: Nex
         request = Request::from_parts(parts, body::collect(body).await?.into());
     }
     let _share = take(server.in_flight())?;
-    let answer = tokio::time::timeout(TIMEOUT, next.run(request)).await;
-    answer.map_err(|_| ApiError::timeout("the request did not end within 60 s; it may have been done"))
+    let answer = tokio::time::timeout(patience, next.run(request)).await;
+    answer.map_err(|_| ApiError::timeout(format!("the request did not end within {patience:?}; it may have been done")))
+}
+
+/// How long a request may take: as long as it says itself, at most [`TIMEOUT`].
+fn patience(uri: &Uri) -> Result<Duration> {
+    let Some(text) = query(uri, "timeout").filter(|text| !text.is_empty()) else { return Ok(TIMEOUT) };
+    let asked = text.parse::<jiff::SignedDuration>().ok().and_then(|asked| Duration::try_from(asked).ok());
+    match asked {
+        Some(Duration::ZERO) => Ok(TIMEOUT),
+        Some(asked) => Ok(asked.min(TIMEOUT)),
+        None => Err(ApiError::bad_request(format!("invalid timeout specified in the request URL: {text:?}"))),
+    }
 }
 
 /// Who takes a place: the user; of those that nobody knows, each host for itself.

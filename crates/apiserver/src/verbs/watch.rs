@@ -53,7 +53,10 @@ struct Watcher {
 pub(super) async fn run(call: &Call) -> Result<Response> {
     options::list(call, true)?;
     let (selector, shelf) = (call.selector()?, call.shelf()?.clone());
-    let (form, rv) = (Form::of(&call.headers)?, revision(call.query("resourceVersion"))?);
+    // A list that is streamed is for those who keep the objects: like upstream, they are not given tables of them.
+    let streamed = call.flag("sendInitialEvents") && call.flag("allowWatchBookmarks");
+    let form = if streamed { Form::without_tables(&call.headers)? } else { Form::of(&call.headers)? };
+    let rv = revision(call.query("resourceVersion"))?;
     let initial = match call.given("sendInitialEvents") {
         true => call.flag("sendInitialEvents"),
         false => rv.is_none_or(|rev| rev == Rev(0)),
@@ -86,7 +89,7 @@ pub(super) async fn run(call: &Call) -> Result<Response> {
     };
     if initial {
         watcher.begin(applied);
-        if call.flag("sendInitialEvents") && watcher.bookmarks.is_some() {
+        if streamed {
             watcher.bookmark(true);
         }
     }

@@ -50,6 +50,15 @@ impl<'a> Media<'a> {
 impl Form {
     /// The first form asked for that can be had; 406 when there is none.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self> {
+        Self::among(headers, true)
+    }
+
+    /// The same where tables cannot be had.
+    pub(crate) fn without_tables(headers: &HeaderMap) -> Result<Self> {
+        Self::among(headers, false)
+    }
+
+    fn among(headers: &HeaderMap, tables: bool) -> Result<Self> {
         let accepted = Media::accepted(headers);
         if accepted.is_empty() {
             return Ok(Self::Plain);
@@ -57,6 +66,7 @@ impl Form {
         let form = |media: &Media<'_>| match (media.takes_json(), media.param("as"), media.param("v")) {
             (false, ..) => None,
             (_, "", _) => Some(Self::Plain),
+            (_, "Table", _) if !tables => None,
             (_, "Table", "v1beta1") => Some(Self::Table("meta.k8s.io/v1beta1")),
             (_, "Table", _) => Some(Self::Table("meta.k8s.io/v1")),
             (_, "PartialObjectMetadata" | "PartialObjectMetadataList", _) => Some(Self::Partial),

@@ -136,6 +136,18 @@ async fn a_selector_is_judged_as_it_selects() {
 }
 
 #[tokio::test]
+async fn a_request_may_say_how_long_it_waits() {
+    let f = Fixture::new().await;
+    for (text, code) in [("30s", 200), ("3m", 200), ("0s", 200), ("1m30s", 200), ("invalid", 400), ("-5s", 400)] {
+        let answer = f.get(&format!("/version?timeout={text}")).await;
+        assert_eq!(answer.code, code, "{text}: {}", answer.text());
+    }
+    let told = f.get(&format!("{MAPS}?timeout=soon")).await.expect(400);
+    assert!(told["message"].as_str().unwrap().contains("invalid timeout specified in the request URL"), "{told}");
+    f.watch(&format!("{MAPS}?watch=true&timeoutSeconds=1&timeout=1s")).await;
+}
+
+#[tokio::test]
 async fn a_panic_costs_one_answer() {
     let f = Fixture::new().await;
     bound(&f, "p", "broken").await;
