@@ -24,6 +24,7 @@ const BESIDES: &[(&str, &str)] = &[
     ("`VolumeMount.mountPropagation: Bidirectional`", "use HostToContainer or None"),
     ("`VolumeMount.mountPath` that is relative, the root, in `/proc`, or has `..`", "name an absolute path"),
     ("`EmptyDirVolumeSource.medium: HugePages`", "use Memory, or none"),
+    ("classes that a Pod itself names", "there are none: status 403, as upstream answers for one that does not exist"),
     ("resources but for cpu, memory and ephemeral-storage", "no node has others"),
     ("quantities beyond 2^63-1", "upstream cuts some down to it without a word"),
     ("sysctls beyond those that are safe", "they would reach beyond the pod"),

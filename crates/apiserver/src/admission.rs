@@ -1,5 +1,6 @@
 //! Admission: what may be written, beyond what is valid in itself. One file a concern.
 
+mod classes;
 mod escalation;
 mod namespace;
 mod node;
@@ -72,6 +73,7 @@ pub async fn admit(ctx: &Admission, req: &Request<'_>, object: &mut Value) -> Re
                 if object["spec"]["ephemeralContainers"].as_array().is_some_and(|all| !all.is_empty()) {
                     return Err(req.refuse("spec.ephemeralContainers may only be added to a pod that runs"));
                 }
+                classes::find(req, object)?;
                 service_account::fill(ctx, req, object).await?;
             }
             // Who writes a pod's tolerations anew does not know of these.

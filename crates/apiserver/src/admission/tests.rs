@@ -135,6 +135,16 @@ async fn a_pod_gets_its_account_and_token() {
 }
 
 #[tokio::test]
+async fn a_class_that_a_pod_names_is_not_found() {
+    let w = World::new().await;
+    for (field, kind) in [("runtimeClassName", "RuntimeClass"), ("priorityClassName", "PriorityClass")] {
+        let refused = w.create(&root(), "Pod", pod(json!({field: "fast"}))).await.unwrap_err();
+        assert!(refused.ends_with(&format!("{kind} \"fast\" not found")), "{refused}");
+        w.create(&root(), "Pod", pod(json!({field: ""}))).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_pod_or_its_account_may_do_without_a_token() {
     let w = World::new().await;
     let more = json!({"automountServiceAccountToken": false, "imagePullSecrets": [{"name": "pull"}]});
