@@ -161,7 +161,7 @@ impl Config {
     pub fn find(name: Option<&str>, environment: &Environment) -> Result<Self, ConfigError> {
         let name = name.or(environment.get("OS_CLOUD"));
         if name.is_none() && environment.get("OS_AUTH_URL").is_some() {
-            return Self::of("the environment", &environment.entry());
+            return Self::of("the environment", &environment.entry(), environment);
         }
         let clouds = files::read(environment)?;
         let known = || match clouds.is_empty() {
@@ -172,39 +172,37 @@ impl Config {
             Some(name) => {
                 let entry = clouds.get(name);
                 let entry = entry.ok_or_else(|| ConfigError::Unknown { name: name.into(), known: known() })?;
-                Self::of(&format!("cloud {name:?}"), entry)
+                Self::of(&format!("cloud {name:?}"), entry, environment)
             }
             None => match clouds.iter().next() {
-                Some((name, entry)) if clouds.len() == 1 => Self::of(&format!("cloud {name:?}"), entry),
+                Some((name, entry)) if clouds.len() == 1 => Self::of(&format!("cloud {name:?}"), entry, environment),
                 _ => Err(ConfigError::NoCloud { known: known() }),
             },
         }
     }
 
     /// Understands one entry of clouds.yaml.
-    fn of(origin: &str, entry: &Map<String, Value>) -> Result<Self, ConfigError> {
+    fn of(origin: &str, entry: &Map<String, Value>, environment: &Environment) -> Result<Self, ConfigError> {
         let entry = Entry { origin, map: entry, auth: entry.get("auth").and_then(Value::as_object) };
         let version = entry.text("identity_api_version").unwrap_or_else(|| "3".into());
         if version != "3" && version != "3.0" {
             return Err(entry.wrong(format!("identity API version {version} is not served any more; use 3")));
         }
-        let url = entry.needs("auth_url", "auth_url (OS_AUTH_URL)")?;
-        let url = url.trim_end_matches('/');
-        let cert = entry.text("cert").zip(entry.text("key"));
+        let path = |key: &str| entry.text(key).map(|text| environment.path(&text));
         let overrides = entry.map.iter().filter_map(|(key, value)| {
             let service = key.strip_suffix("_endpoint_override")?;
             Some((service.replace('_', "-"), value.as_str()?.trim_end_matches('/').to_owned()))
         });
         Ok(Self {
-            auth_url: if url.ends_with("/v3") { url.to_owned() } else { format!("{url}/v3") },
+            auth_url: entry.auth_url()?,
             auth: entry.auth()?,
             scope: entry.scope(),
             region: entry.region(),
             interface: entry.interface()?,
             tls: Tls {
-                cacert: entry.text("cacert").map(PathBuf::from),
+                cacert: path("cacert"),
                 insecure: entry.flag("insecure").unwrap_or(false) || entry.flag("verify") == Some(false),
-                identity: cert.map(|(cert, key)| (cert.into(), key.into())),
+                identity: path("cert").zip(path("key")),
             },
             overrides: overrides.collect(),
             timeout: entry.timeout()?,
@@ -249,6 +247,17 @@ impl Entry<'_> {
 
     fn wrong(&self, what: String) -> ConfigError {
         ConfigError::Wrong { origin: self.origin.to_owned(), what }
+    }
+
+    /// Keystone's address. Where another version stands, the third is served beside it.
+    fn auth_url(&self) -> Result<String, ConfigError> {
+        let given = self.needs("auth_url", "auth_url (OS_AUTH_URL)")?;
+        if !["http://", "https://"].iter().any(|scheme| given.to_ascii_lowercase().starts_with(scheme)) {
+            return Err(self.wrong(format!("auth_url {given} must begin with https:// or http://")));
+        }
+        let url = given.trim_end_matches('/');
+        let bare = ["/v3", "/v2.0"].iter().find_map(|version| url.strip_suffix(version)).unwrap_or(url);
+        Ok(format!("{}/v3", bare.trim_end_matches('/')))
     }
 
     /// A domain's id, or its name, of the user or the project, or of both, or `Default`.

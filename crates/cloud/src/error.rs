@@ -29,6 +29,14 @@ pub enum Error {
     /// The token is for no project, so that there is nothing to work in.
     #[error("the credentials name no project; set project_id or project_name (OS_PROJECT_ID, OS_PROJECT_NAME)")]
     NoProject,
+    /// Of several regions none was chosen, or one that there is not.
+    #[error("{}; choose one of {known} (region_name, OS_REGION_NAME, --os-region)", unplaced(wanted.as_deref()))]
+    Region {
+        /// The region that was asked for.
+        wanted: Option<String>,
+        /// Those that there are.
+        known: String,
+    },
     /// The cloud said no.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -112,6 +120,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({}){}", self.doing, self.message, self.status, RequestId(&self.request_id))
     }
+}
+
+fn unplaced(wanted: Option<&str>) -> String {
+    wanted.map_or("the cloud has several regions".to_owned(), |region| format!("the cloud has no region {region:?}"))
 }
 
 fn listed(unlisted: &[Unlisted]) -> String {

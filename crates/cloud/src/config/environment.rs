@@ -1,6 +1,10 @@
 //! The variables of the environment, as values.
 
-use std::{collections::BTreeMap, env, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value};
 
@@ -14,15 +18,18 @@ pub struct Environment {
     variables: BTreeMap<String, String>,
     /// Where `clouds.yaml` is looked for, first match counts.
     pub(super) places: Vec<PathBuf>,
+    /// Where `~` leads.
+    home: Option<PathBuf>,
 }
 
 impl Environment {
     /// This process's.
     pub fn of_process() -> Self {
         let home = env::var_os("HOME").map(PathBuf::from);
-        let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.map(|h| h.join(".config")));
+        let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home.as_ref().map(|h| h.join(".config")));
         let places = [Some(PathBuf::from(".")), config.map(|c| c.join("openstack")), Some("/etc/openstack".into())];
-        Self::new(env::vars(), places.into_iter().flatten())
+        let new = Self::new(env::vars(), places.into_iter().flatten());
+        Self { home, ..new }
     }
 
     /// These variables, and these directories for the files.
@@ -31,7 +38,20 @@ impl Environment {
         places: impl IntoIterator<Item = PathBuf>,
     ) -> Self {
         let variables = variables.into_iter().filter(|(k, v)| k.starts_with("OS_") && !v.is_empty()).collect();
-        Self { variables, places: places.into_iter().collect() }
+        Self { variables, places: places.into_iter().collect(), home: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at_home(self, home: &str) -> Self {
+        Self { home: Some(home.into()), ..self }
+    }
+
+    /// A path as OpenStack's own clients read it.
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        match (text.strip_prefix("~/"), &self.home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => Path::new(text).to_owned(),
+        }
     }
 
     /// A variable that is set and not empty.

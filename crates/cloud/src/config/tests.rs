@@ -62,6 +62,22 @@ fn the_usual_others_count_too() {
 }
 
 #[test]
+fn an_address_of_keystone_is_taken_with_any_version_or_none() {
+    for given in ["http://c/id", "http://c/id/", "http://c/id/v3", "http://c/id//v3/", "http://c/id/v2.0"] {
+        let all = variables(&[("OS_AUTH_URL", given), ("OS_USERNAME", "u"), ("OS_PASSWORD", "p")]);
+        assert_eq!(Config::find(None, &all).unwrap().auth_url, "http://c/id/v3", "{given}");
+    }
+}
+
+#[test]
+fn a_path_may_begin_at_home() {
+    let all = [("OS_AUTH_URL", "http://c"), ("OS_TOKEN", "t"), ("OS_CACERT", "~/ca.pem")];
+    let cacert = |environment: &Environment| Config::find(None, environment).unwrap().tls.cacert.unwrap();
+    assert_eq!(cacert(&variables(&all)), Path::new("~/ca.pem"));
+    assert_eq!(cacert(&variables(&all).at_home("/home/u")), Path::new("/home/u/ca.pem"));
+}
+
+#[test]
 fn an_application_credential_brings_its_project() {
     let base = [("OS_AUTH_URL", "http://c/v3"), ("OS_APPLICATION_CREDENTIAL_SECRET", "s")];
     let by_id = Config::find(None, &variables(&[base[0], base[1], ("OS_APPLICATION_CREDENTIAL_ID", "i")])).unwrap();
@@ -102,6 +118,10 @@ fn what_is_missing_or_wrong_is_said() {
     let url = ("OS_AUTH_URL", "http://c");
     assert_eq!(refused(&[url]), "the environment: username (OS_USERNAME) is missing");
     assert_eq!(refused(&[url, ("OS_USERNAME", "u")]), "the environment: password (OS_PASSWORD) is missing");
+    assert_eq!(
+        refused(&[("OS_AUTH_URL", "c:5000/v3")]),
+        "the environment: auth_url c:5000/v3 must begin with https:// or http://"
+    );
     assert!(refused(&[url, ("OS_AUTH_TYPE", "v3kerberos")]).contains("v3kerberos is not supported"));
     for wrong in ["0", "-1", "1e99", "soon"] {
         let said = refused(&[url, ("OS_USERNAME", "u"), ("OS_PASSWORD", "p"), ("OS_API_TIMEOUT", wrong)]);
