@@ -36,10 +36,12 @@ pub enum Known {
     NoAddress,
     /// The state volume is in use elsewhere.
     VolumeTaken,
+    /// Something else is in the cluster's network.
+    NetworkTaken,
 }
 
 /// What services say, and what that is.
-const PHRASES: [(&str, Known); 7] = [
+const PHRASES: [(&str, Known); 9] = [
     ("No valid host", Known::NoHost),
     ("Quota exceeded", Known::Quota),
     ("exceeds allowed", Known::Quota),
@@ -47,6 +49,8 @@ const PHRASES: [(&str, Known); 7] = [
     ("TooManyInstances", Known::Quota),
     ("No more IP addresses", Known::NoAddress),
     ("Block Device Mapping is Invalid", Known::VolumeTaken),
+    ("have an IP allocation from this subnet", Known::NetworkTaken),
+    ("one or more ports still in use on the network", Known::NetworkTaken),
 ];
 
 impl Known {
@@ -62,6 +66,7 @@ impl Known {
             Self::Quota => "the project's quota is used up",
             Self::NoAddress => "the network has no address left",
             Self::VolumeTaken => "the state volume is not free",
+            Self::NetworkTaken => "something that is not the cluster's is in its network",
         }
     }
 
@@ -72,6 +77,7 @@ impl Known {
             Self::Quota => "delete what is not needed (`rast cloud inventory` shows it), or ask for a larger quota",
             Self::NoAddress => "ask the cloud's operators for a larger range",
             Self::VolumeTaken => "see what holds it: `rast cloud status`",
+            Self::NetworkTaken => "take it out (`rast cloud inventory` shows ports and load balancers)",
         }
     }
 }

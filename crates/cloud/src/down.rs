@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Error, Inventory, Mark, Service, Session, glance, heat, inventory, neutron,
+    Error, Inventory, Mark, Service, Session, cause, glance, heat, inventory, neutron,
     patience::Patience,
     seen::{self, Made},
     up::{Progress, Report, UpError, Which, explain, free, wait},
@@ -205,7 +205,11 @@ async fn effect(session: &Session, name: &str, step: &Step, left: &Left, report:
                 free(session, volume, &mark.uid).await?;
             }
             if made.stack.status != "DELETE_IN_PROGRESS" {
-                report(Progress::Doing(format!("deleting stack {}", made.stack.name)));
+                let again = match cause::failed(&made.resources).next().filter(|_| made.stack.has_failed()) {
+                    Some(resource) => format!(" again: {}", cause::explain(resource, None, "")),
+                    None => String::new(),
+                };
+                report(Progress::Doing(format!("deleting stack {}{again}", made.stack.name)));
                 heat::delete(session, &made.stack).await?;
             }
             wait(session, &made.stack.name, report).await?;

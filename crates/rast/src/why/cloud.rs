@@ -106,11 +106,8 @@ fn stacks(evidence: &Evidence) -> Option<Chain> {
 
 /// The first cause of a failed stack, in plain words before the service's own.
 fn failure(name: &str, failed: &Failed, going: bool) -> Chain {
-    let again = if going {
-        format!("`rast cloud down {name}` tries again")
-    } else {
-        format!("`rast cloud up {name}` tries again")
-    };
+    let (verb, done) = if going { ("down", "removed") } else { ("up", "made") };
+    let again = format!("`rast cloud {verb} {name}` tries again");
     let Some(first) = failed.causes.first() else {
         return Chain::new(Cause::Refused, "Heat does not say why").advise(again);
     };
@@ -120,7 +117,7 @@ fn failure(name: &str, failed: &Failed, going: bool) -> Chain {
         .quoting([first.why.clone()])
         .quoting(first.console.iter().map(|line| format!("console: {line}")))
         .advise(advice)
-        .because_of(format!("{} could not be made", first.resource))
+        .because_of(format!("{} could not be {done}", first.resource))
 }
 
 /// A failure that is known, in plain words.
@@ -129,7 +126,7 @@ fn plain(known: Known) -> (Cause, &'static str) {
         Known::NoHost => Cause::NoHost,
         Known::Quota => Cause::Quota,
         Known::NoAddress => Cause::NoRoom,
-        Known::VolumeTaken => Cause::Refused,
+        Known::VolumeTaken | Known::NetworkTaken => Cause::Refused,
     };
     (cause, known.words())
 }

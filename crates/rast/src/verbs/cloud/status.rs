@@ -60,11 +60,16 @@ impl Status {
         output::table(&["KIND".into(), "NAME".into(), "STATE".into()], &shown)?;
         match rows.iter().all(|r| r.well) {
             true => Ok(()),
-            false => {
-                let message = format!("not everything is well; rast cloud up {} makes it whole", self.name);
-                Err(Failure::new(Exit::Failed, message).into())
-            }
+            false => Err(Failure::new(Exit::Failed, cure(&self.name, &seen)).into()),
         }
+    }
+}
+
+/// What makes a cluster well that is not.
+fn cure(name: &str, seen: &Seen) -> String {
+    match [&seen.state, &seen.machines].into_iter().flatten().any(|made| made.stack.is_going()) {
+        true => format!("it is being removed; rast cloud down {name} finishes that"),
+        false => format!("not everything is well; rast cloud up {name} makes it whole"),
     }
 }
 
@@ -178,6 +183,14 @@ mod tests {
         let stack = Stack { name: name.into(), status: "CREATE_COMPLETE".into(), ..Stack::default() };
         let resource = |object: &&str| Resource { name: (*object).into(), object: "id".into(), ..Resource::default() };
         Made { stack, resources: objects.iter().map(resource).collect() }
+    }
+
+    #[test]
+    fn what_is_half_removed_is_not_to_be_made_whole() {
+        let mut seen = Seen { machines: Some(made("rastos-demo", &[])), ..Seen::default() };
+        assert!(cure("demo", &seen).ends_with("rast cloud up demo makes it whole"));
+        seen.machines.as_mut().unwrap().stack.status = "DELETE_FAILED".into();
+        assert!(cure("demo", &seen).ends_with("rast cloud down demo finishes that"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn made(name: &str, objects: &[(&str, &str)]) -> Made {
 /// A cluster that is well; `change` makes it ill.
 fn of(change: impl FnOnce(&mut Evidence)) -> Chain {
     let server = Server { id: "s1".into(), name: "demo-0".into(), status: "ACTIVE".into(), ..Server::default() };
-    let volume = Volume { id: "v1".into(), status: "in-use".into(), servers: vec!["s1".into()] };
+    let volume = Volume { id: "v1".into(), status: "in-use".into(), gib: 10, servers: vec!["s1".into()] };
     let address = Address { id: "a1".into(), ip: "192.0.2.9".into(), port: Some("p1".into()) };
     let seen = Seen {
         state: Some(made("rastos-demo-state", &[("state", "v1"), ("address", "a1")])),
@@ -103,6 +103,28 @@ fn what_the_cloud_refused() {
                 | Build of instance aborted: image is corrupt
                 | console: Kernel panic
         to do: `rast cloud up demo` tries again"#,
+    );
+}
+
+#[test]
+fn what_cannot_be_removed() {
+    let chain = of(|e| {
+        e.account.seen.machines.as_mut().unwrap().stack.status = "DELETE_FAILED".into();
+        let why = "Unable to complete operation on subnet s: One or more ports have an IP allocation from this subnet.";
+        let cause = Why::of("subnet", why.into());
+        e.account.failed =
+            vec![Failed { stack: "rastos-demo".into(), status: "DELETE_FAILED".into(), causes: vec![cause] }];
+    });
+    says(
+        &chain,
+        Cause::Refused,
+        r#"
+        cluster/demo is not whole
+          because stack rastos-demo: DELETE_FAILED
+            because subnet could not be removed
+              because something that is not the cluster's is in its network
+                | Unable to complete operation on subnet s: One or more ports have an IP allocation from this subnet.
+        to do: take it out (`rast cloud inventory` shows ports and load balancers); then `rast cloud down demo` tries again"#,
     );
 }
 
