@@ -92,7 +92,8 @@ pub async fn upload(
         None => create(session, local, mark, &doing).await?,
     };
     let result = send(session, local, &id, &doing, sent).await;
-    if result.is_err() {
+    // In a conflict another run of this cluster's fills it just now, or has filled it.
+    if result.as_ref().is_err_and(|error| !error.is_conflict()) {
         let _the_cause_matters_more = delete(session, &id).await;
     }
     result
