@@ -26,13 +26,16 @@ use crate::{Client, program};
 /// How long a machine may take to take a connection; a port that is not open says nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// For a client that would wait long in vain; a cloud that is busy needs some seconds.
-const IMPATIENT: &str = "    api_timeout: 8\n";
 /// Keystone, as the cloud's clouds.yaml gives it.
 const KEYSTONE: (&str, u16) = ("172.24.4.2:5000", 5000);
-/// Which of the client's settings leads to which service.
-const SERVICES: [(&str, u16); 5] =
-    [("compute", 8774), ("network", 9696), ("block_storage", 8776), ("image", 9292), ("orchestration", 8004)];
+/// Which of the client's settings leads to which service; Cinder's own client adds no version.
+const SERVICES: [(&str, u16, &str); 5] = [
+    ("compute", 8774, ""),
+    ("network", 9696, ""),
+    ("block_storage", 8776, "/v3"),
+    ("image", 9292, ""),
+    ("orchestration", 8004, ""),
+];
 
 /// A project of its own. Dropping it deletes it with whatever a failed test left in it.
 pub struct Project {
@@ -63,8 +66,8 @@ impl Project {
         clouds = clouds.replace(KEYSTONE.0, &proxies.before(KEYSTONE.1).to_string());
         let hidden = settings.iter().filter_map(|s| s.strip_prefix("hide=")).flat_map(|s| s.split(','));
         let hidden: Vec<&str> = hidden.collect();
-        for (service, port) in SERVICES.into_iter().filter(|(service, _)| !hidden.contains(service)) {
-            clouds += &format!("    {service}_endpoint_override: http://{}\n", proxies.before(port));
+        for (service, port, version) in SERVICES.into_iter().filter(|(service, ..)| !hidden.contains(service)) {
+            clouds += &format!("    {service}_endpoint_override: http://{}{version}\n", proxies.before(port));
         }
         fs::write(home.path().join("clouds.yaml"), clouds).expect("write clouds.yaml");
         Self { devcloud, name, home, proxies }
@@ -102,8 +105,8 @@ impl Project {
     pub fn faults(&self, fault: Fault, when: When) {
         let path = self.home.path().join("clouds.yaml");
         let clouds = fs::read_to_string(&path).expect("clouds.yaml");
-        if fault == Fault::Silent && !clouds.contains("api_timeout") {
-            fs::write(&path, clouds + IMPATIENT).expect("write clouds.yaml");
+        if let Some(seconds) = fault.patience().filter(|_| !clouds.contains("api_timeout")) {
+            fs::write(&path, format!("{clouds}    api_timeout: {seconds}\n")).expect("write clouds.yaml");
         }
         self.proxies.series(Some((fault, when)));
     }
@@ -239,6 +242,17 @@ pub fn page(address: &str) -> Result<String, String> {
 
 fn devcloud() -> PathBuf {
     env::var("RAST_CLOUD").expect("RAST_CLOUD names scripts/devcloud/devcloud; see scripts/test-openstack").into()
+}
+
+/// Does what the cloud's operators would.
+fn operate(args: &[&str]) {
+    printed(Command::new(devcloud()).args(args));
+}
+
+/// Lets Keystone allow trusts to application credentials, or not, from now on.
+pub fn credentials_make_trusts(allowed: bool) {
+    operate(&["stop", "keystone"]);
+    printed(Command::new(devcloud()).arg("up").env("RAST_DEVCLOUD_CREDENTIAL_TRUSTS", allowed.to_string()));
 }
 
 fn printed(command: &mut Command) -> String {

@@ -60,6 +60,8 @@ pub enum Act {
     Keep,
     /// It was there and is gone: it is made again.
     Repair,
+    /// The volume gets larger. Only what it grows by counts.
+    Grow,
     /// The server gets another flavor: Nova stops and starts it. Only what it grows by counts.
     Resize,
     /// The server is deleted and made anew; its state volume stays.
@@ -126,6 +128,13 @@ pub fn journaled(seen: &Seen) -> Option<Cluster> {
     Cluster::read(&serde_json::from_str(text).ok()?).ok()
 }
 
+/// The size of the state volume that there is, in GiB: what was asked for last may have failed.
+fn state_gib(seen: &Seen) -> Option<u64> {
+    let id = seen.state.as_ref()?.object("state")?;
+    let volume = seen.volumes.iter().find(|v| v.id == id);
+    volume.map(|v| v.gib).or_else(|| journaled(seen).map(|before| before.state_gib()))
+}
+
 fn items(cluster: &Cluster, seen: &Seen, choices: &Choices) -> Vec<Item> {
     use Quota::{Cores, FloatingIps, Gigabytes, Instances, Networks, Ports, Ram, Routers, Rules, SecurityGroups};
     let name = cluster.name();
@@ -137,7 +146,11 @@ fn items(cluster: &Cluster, seen: &Seen, choices: &Choices) -> Vec<Item> {
     let of = |made: &Option<Made>, resource: &str| act(made.as_ref(), resource, seen);
     add(stack(&seen.state), "stack", &Mark::state_stack(name), &[]);
     let gib = cluster.state_gib();
-    add(of(&seen.state, "state"), "volume", &format!("{name}-state"), &[(Quota::Volumes, 1), (Gigabytes, gib)]);
+    let (act, counts) = match (of(&seen.state, "state"), state_gib(seen)) {
+        (Act::Keep, Some(held)) if held < gib => (Act::Grow, vec![(Gigabytes, gib - held)]),
+        (act, _) => (act, vec![(Quota::Volumes, 1), (Gigabytes, gib)]),
+    };
+    add(act, "volume", &format!("{name}-state"), &counts);
     add(of(&seen.state, "address"), "floating IP", name, &[(FloatingIps, 1)]);
     match &choices.image {
         ImageChoice::Present { name, .. } => add(Act::Keep, "image", name, &[]),

@@ -1,7 +1,7 @@
 //! What `rast cloud plan` predicts is what happens, to OpenStack's own client as well.
 
 use serde_json::Value;
-use tests::cloud::Project;
+use tests::cloud::{Project, credentials_make_trusts};
 
 use crate::{CLUSTER, text};
 
@@ -345,26 +345,45 @@ fn what_a_plan_needs_is_enough() {
     project.ok(&["down", "demo", "--yes"]);
 }
 
-/// Whether a credential may do what Heat wants is the cloud's choice (`RAST_DEVCLOUD_CREDENTIAL_TRUSTS`).
 #[test]
-fn what_an_application_credential_cannot_do_is_said_and_is_so() {
+fn a_volume_that_is_kept_counts_what_it_grows_by() {
+    let project = Project::new("growth");
+    let file = project.file("cluster.yaml", CLUSTER);
+    project.ok(&["up", "-f", &file, "--no-wait"]);
+    project.ok(&["down", "demo", "--keep-state", "--yes"]);
+    let larger = project.file("larger.yaml", &cluster("state: {size: 3Gi}"));
+    project.quotas(&["volumes=1", "gigabytes=2"]);
+    refused(&project, &larger, "2 volume gigabytes are needed, 1 of 2 are free");
+    let said = project.openstack_fails(&["volume", "set", "--size", "3", "demo-state"]);
+    assert!(said.contains("quota"), "{said}");
+    project.quotas(&["gigabytes=3"]);
+    project.ok(&["up", "-f", &larger, "--no-wait"]);
+    assert_eq!(project.openstack(&["volume", "show", "demo-state", "-f", "value", "-c", "size"]).trim(), "3");
+    project.ok(&["down", "demo", "--yes"]);
+}
+
+/// Whether a credential may do what Heat wants is the cloud's choice.
+#[test]
+fn what_an_application_credential_can_do_is_said_and_is_so() {
     let project = Project::new("credential");
     let file = project.file("cluster.yaml", CLUSTER);
-    for (sort, advice) in
-        [("restricted", "make the credential with --unrestricted"), ("unrestricted", "use a password")]
-    {
-        let cloud = project.credential(sort);
-        let before = project.inventory();
-        let plan = project.ok(&["plan", "--os-cloud", &cloud, "-f", &file]);
-        let up = project.rast(&["up", "--os-cloud", &cloud, "-f", &file, "--no-wait"]);
-        let said = text(&up.stderr);
-        if plan.contains("this application credential can make no trusts") {
-            assert!(plan.contains(advice), "{plan}");
-            assert!(!up.status.success() && said.contains(advice) && said.contains("[req-"), "{said}");
-        } else {
-            assert!(up.status.success(), "{said}");
-            project.ok(&["down", "demo", "--yes", "--os-cloud", &cloud]);
+    let sorts = [("restricted", "make the credential with --unrestricted"), ("unrestricted", "use a password")];
+    let clouds = sorts.map(|(sort, advice)| (project.credential(sort), advice));
+    let before = project.inventory();
+    for allowed in [true, false] {
+        credentials_make_trusts(allowed);
+        for (cloud, advice) in &clouds {
+            let plan = project.ok(&["plan", "-f", &file, "--os-cloud", cloud]);
+            assert_eq!(plan.contains("this application credential can make no trusts"), !allowed, "{plan}");
+            let up = project.rast(&["up", "-f", &file, "--no-wait", "--os-cloud", cloud]);
+            let said = text(&up.stderr);
+            assert_eq!(up.status.success(), allowed, "{said}");
+            if allowed {
+                project.ok(&["down", "demo", "--yes", "--os-cloud", cloud]);
+            } else {
+                assert!(plan.contains(advice) && said.contains(advice) && said.contains("[req-"), "{plan}{said}");
+            }
+            assert_eq!(project.inventory(), before, "{cloud}");
         }
-        assert_eq!(project.inventory(), before, "{sort}");
     }
 }

@@ -3,7 +3,7 @@
 use api::rastos::{Cluster, cluster::overlap};
 use ipnet::IpNet;
 
-use super::{ImageChoice, Plan, journaled};
+use super::{ImageChoice, Plan, journaled, state_gib};
 use crate::{
     Service, repair,
     rights::{self, Right},
@@ -121,11 +121,20 @@ pub(super) fn changes(cluster: &Cluster, seen: &Seen, plan: &mut Plan) {
         let advice = format!("when the volume is well: openstack stack check {}, and up again", made.stack.name);
         plan.stop("a check of the state volume has failed, and Heat would put an empty one in its place", advice);
     }
+    let volume = seen.state.as_ref().and_then(|made| made.resources.iter().find(|r| r.name == "state"));
+    let broken = |id: &str| seen.volumes.iter().any(|v| v.id == id && v.status == "error");
+    // One that was never made holds nothing. Heat replaces another in error once anything was tried with it in vain.
+    if let Some(state) = volume.filter(|r| !r.status.starts_with("CREATE_FAILED") && broken(&r.object)) {
+        let advice = "the cloud's operators can set it right; until then Heat might put an empty one in its place";
+        plan.stop(format!("the state volume {} is in error", state.object), advice);
+    }
     let Some(before) = journaled(seen) else { return };
     let (old, new) = (&before.spec, &cluster.spec);
-    if before.state_gib() > cluster.state_gib() {
-        plan.stop("a volume cannot shrink", format!("leave spec.state.size at {}Gi", before.state_gib()));
-    } else if before.state_gib() < cluster.state_gib() && seen.machines.is_some() {
+    let (held, gib) = (state_gib(seen).unwrap_or_default(), cluster.state_gib());
+    // Where the file stays as it was, a volume that somebody has made larger does no harm.
+    if gib < held && gib != before.state_gib() {
+        plan.stop("a volume cannot shrink", format!("leave spec.state.size at {held}Gi"));
+    } else if gib > held && seen.machines.is_some() {
         plan.stop(
             "the state volume is in use, and not every cloud lets such a volume grow",
             "rast cloud down --keep-state, then up again with the new size",
@@ -165,7 +174,7 @@ pub(super) fn image(seen: &Seen, plan: &mut Plan) {
 
 pub(super) fn quotas(seen: &Seen, plan: &mut Plan) {
     // While Heat is at work, what it has made may count already and not yet stand in the stack.
-    if [&seen.state, &seen.machines].into_iter().flatten().any(|m| m.stack.is_busy()) {
+    if [&seen.state, &seen.machines].into_iter().flatten().any(Made::is_busy) {
         return;
     }
     for (quota, need) in plan.needs() {

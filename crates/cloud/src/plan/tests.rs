@@ -6,7 +6,7 @@ use crate::{
     heat::{Resource, Stack},
     quota::Room,
     rights::Right,
-    seen::{Address, Image, Made, Network, Port, Server, Subnet},
+    seen::{Address, Image, Made, Network, Port, Server, Subnet, Volume},
     template,
     token::Restriction,
 };
@@ -114,6 +114,8 @@ pub(crate) fn with_cluster(cluster: &Cluster) -> Seen {
     });
     seen.others = ["vol", "net", "sub", "rtr", "sg"].into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
     seen.addresses = vec![Address { id: "fip".into(), ip: "172.24.4.9".into(), port: Some("port".into()) }];
+    let (id, status, servers) = ("vol".into(), "in-use".into(), vec!["srv".into()]);
+    seen.volumes = vec![Volume { id, status, gib: cluster.state_gib(), servers }];
     let port = |id: &str, device: &str| Port {
         id: id.into(),
         device: device.into(),
@@ -283,11 +285,47 @@ fn changes_of_a_cluster_are_named_first() {
 }
 
 #[test]
+fn a_volume_that_is_kept_counts_what_it_grows_by() {
+    let before = Cluster::named("demo");
+    let sized = |gib: u64| {
+        let mut cluster = before.clone();
+        cluster.spec.state.size = Some(format!("{gib}Gi"));
+        cluster
+    };
+    let mut kept = with_cluster(&before);
+    assert_eq!(
+        problems(&sized(15), &kept),
+        ["the state volume is in use, and not every cloud lets such a volume grow"]
+    );
+    (kept.machines, kept.servers) = (None, Vec::new());
+    kept.rooms.insert(Quota::Gigabytes, Room { limit: Some(14), used: 10 });
+    kept.rooms.insert(Quota::Volumes, Room { limit: Some(1), used: 1 });
+    let act = |gib| plan(&sized(gib), None, &kept).items[1].act;
+    assert_eq!((act(10), act(14)), (Act::Keep, Act::Grow));
+    assert_eq!(problems(&sized(14), &kept), Vec::<String>::new());
+    assert_eq!(problems(&sized(15), &kept), ["quota: 5 volume gigabytes are needed, 4 of 14 are free"]);
+    // Growing has failed: what the file says is not what there is.
+    let mut failed = kept.clone();
+    failed.volumes[0].gib = 2;
+    assert_eq!(problems(&sized(5), &failed), Vec::<String>::new());
+    assert_eq!(problems(&sized(1), &failed), ["a volume cannot shrink"]);
+    // Somebody has made it larger than the file says, which stays as it was.
+    failed.volumes[0].gib = 20;
+    assert_eq!(problems(&before, &failed), Vec::<String>::new());
+    assert_eq!(problems(&sized(15), &failed), ["a volume cannot shrink"]);
+}
+
+#[test]
 fn other_people_s_stacks_and_lost_data_stop_it() {
     let cluster = Cluster::named("demo");
     let mut seen = with_cluster(&cluster);
     seen.others.remove("vol");
     assert_eq!(problems(&cluster, &seen), ["somebody has deleted the state volume"]);
+    let mut seen = with_cluster(&cluster);
+    seen.volumes[0].status = "error".into();
+    assert_eq!(problems(&cluster, &seen), ["the state volume vol is in error"]);
+    seen.state.as_mut().unwrap().resources[0].status = "CREATE_FAILED".into();
+    assert_eq!(problems(&cluster, &seen), Vec::<String>::new());
     let mut seen = empty_project();
     let stack = Stack { name: "rastos-demo".into(), status: "CREATE_COMPLETE".into(), ..Stack::default() };
     seen.machines = Some(Made { stack, resources: Vec::new() });

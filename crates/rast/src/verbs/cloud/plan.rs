@@ -119,6 +119,7 @@ fn act(act: Act) -> &'static str {
         Act::Make => "+ make",
         Act::Keep => "= keep",
         Act::Repair => "+ make again",
+        Act::Grow => "~ grow",
         Act::Resize => "~ resize",
         Act::Replace => "~ replace",
     }
