@@ -23,7 +23,7 @@ pub struct Account {
 pub async fn read(session: &Session, name: &str) -> Result<Account, Error> {
     let seen = seen::read(session, name).await?;
     let mut failed = Vec::new();
-    for made in [&seen.state, &seen.machines].into_iter().flatten().filter(|made| made.stack.has_failed()) {
+    for made in [&seen.state, &seen.machines].into_iter().flatten().filter(|made| made.has_failed()) {
         failed.push(explain(session, made).await);
     }
     let console = match seen.machines.as_ref().and_then(|made| made.object("server_0")) {

@@ -191,11 +191,17 @@ fn body(wanted: &Wanted) -> Value {
 /// another takes over, which by itself none does.
 pub async fn go_on(session: &Session, stack: &Stack) -> Result<(), Error> {
     if stack.is_going() {
-        return delete(session, stack).await;
+        return going(delete(session, stack).await);
     }
     let doing = format!("go on with stack {}", stack.name);
     let call = Call::new(Method::PATCH, Service::Orchestration, stack.path(), doing);
-    session.call(call.with(json!({"parameters": {}}))).await.map(drop)
+    going(session.call(call.with(json!({"parameters": {}})).repeatable()).await.map(drop))
+}
+
+/// A Heat without convergence refuses while an engine is at work: then it goes on already. An engine that is started
+/// there calls failed what a dead one left.
+fn going(asked: Result<(), Error>) -> Result<(), Error> {
+    asked.or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })
 }
 
 /// Begins to delete a stack.
@@ -209,4 +215,20 @@ pub async fn mark_unhealthy(session: &Session, stack: &Stack, resource: &str, wh
     let body = json!({"mark_unhealthy": true, "resource_status_reason": why});
     let path = format!("{}/resources/{resource}", stack.path());
     session.call(Call::new(Method::PATCH, Service::Orchestration, path, doing).with(body).repeatable()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Refusal;
+
+    #[test]
+    fn what_an_engine_is_at_work_on_goes_on_already() {
+        let refused = |status| {
+            let (message, doing) = ("Stack a already has an action (CREATE) in progress.".into(), "go on".into());
+            Err(Error::Refused(Box::new(Refusal { doing, status, message, request_id: None })))
+        };
+        assert!(going(Ok(())).is_ok() && going(refused(409)).is_ok());
+        assert_eq!(going(refused(403)).unwrap_err().status(), Some(403));
+    }
 }

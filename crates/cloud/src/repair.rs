@@ -11,7 +11,7 @@ pub fn is_gone(made: &Made, resource: &str, seen: &Seen) -> bool {
     let Some(found) = made.resources.iter().find(|r| r.name == resource) else { return false };
     let id = &found.object;
     // Heat knows an object before its service lists it.
-    if id.is_empty() || made.stack.is_busy() {
+    if id.is_empty() || made.is_busy() {
         return false;
     }
     let network = seen.answers(Service::Network);

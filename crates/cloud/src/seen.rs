@@ -97,6 +97,17 @@ impl Made {
         let found = self.resources.iter().find(|r| r.name == name)?;
         Some(found.object.as_str()).filter(|id| !id.is_empty())
     }
+
+    /// Whether Heat is at work on it. When an engine has died, Heat may call a stack complete before it is.
+    pub fn is_busy(&self) -> bool {
+        let unfinished = |r: &Resource| r.status.ends_with("_IN_PROGRESS") || r.status.starts_with("INIT_");
+        self.stack.is_busy() || !self.stack.has_failed() && self.resources.iter().any(unfinished)
+    }
+
+    /// Whether something of it failed. What an engine that died had in hand does not count for Heat.
+    pub fn has_failed(&self) -> bool {
+        self.stack.has_failed() || self.resources.iter().any(|r| r.status.ends_with("_FAILED"))
+    }
 }
 
 /// A flavor.
@@ -215,6 +226,8 @@ pub struct Volume {
     pub id: String,
     /// `available`, `in-use` …
     pub status: String,
+    /// Its size in GiB.
+    pub gib: u64,
     /// The servers it is attached to.
     pub servers: Vec<String>,
 }
@@ -421,5 +434,5 @@ pub fn server(s: &Value) -> Server {
 /// A volume as Cinder shows it.
 pub fn volume(v: &Value) -> Volume {
     let servers = v["attachments"].as_array().into_iter().flatten().map(|a| text(a, "server_id")).collect();
-    Volume { id: text(v, "id"), status: text(v, "status"), servers }
+    Volume { id: text(v, "id"), status: text(v, "status"), gib: number(v, "size"), servers }
 }

@@ -4,10 +4,12 @@
 
 mod act;
 mod free;
+mod watch;
 
+pub(crate) use act::explain;
 pub use act::{Failed, Progress, Ready, Report, UpError, run};
-pub(crate) use act::{explain, wait};
 pub(crate) use free::free;
+pub(crate) use watch::wait;
 
 use api::rastos::Cluster;
 
@@ -139,7 +141,7 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
         return Step::Claim(image);
     }
     let wanted = machines(aim, seen, &image);
-    if let Some(made) = seen.machines.as_ref().filter(|m| !m.stack.is_busy() && !m.stack.is_going())
+    if let Some(made) = seen.machines.as_ref().filter(|m| !m.is_busy() && !m.stack.is_going())
         && !(made.stack.has_failed() && tried.machines > 0)
         && let Some(server) = retired(aim, made, seen, tried)
     {
@@ -166,14 +168,14 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
 /// What a stack needs; `None` when it is as wanted.
 fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: u32) -> Option<Step> {
     let Some(made) = made else { return Some(Step::Create(which, wanted)) };
-    if made.stack.is_busy() {
+    if made.is_busy() {
         return Some(Step::Wait(which));
     }
     if made.stack.has_failed() && (tried > 0 || made.stack.is_going()) {
         return Some(Step::Explain(which));
     }
     let gone = repair::gone(made, seen);
-    match gone.is_empty() && made.stack.has_tags(&wanted.tags) && !made.stack.has_failed() {
+    match gone.is_empty() && made.stack.has_tags(&wanted.tags) && !made.has_failed() {
         true => None,
         // Heat says that all is done, and it is not: somebody removes things faster than they are made.
         false if tried >= TRIES => Some(Step::Explain(which)),

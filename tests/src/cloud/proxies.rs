@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command},
+    process::Child,
     sync::{Arc, Mutex, MutexGuard},
     thread,
     time::{Duration, Instant},
@@ -20,6 +20,8 @@ const HOST: &str = "172.24.4.2";
 /// What is started anew when a request has been made there.
 const RESTARTED: [(&str, u16); 5] =
     [("nova", 8774), ("neutron", 9696), ("cinder", 8776), ("glance", 9292), ("heat", 8004)];
+/// Heat, and what carries out what it is asked for.
+const HEAT: (u16, &str) = (8004, "heat-engine");
 /// How long an endpoint that comes back is gone.
 const OUTAGE: Duration = Duration::from_secs(1);
 
@@ -44,8 +46,22 @@ pub enum Fault {
     Gone,
     /// The service has acted, and is started anew before its answer is passed on; once for each service.
     Restarts,
+    /// Heat has begun what it was asked for, and its engine dies at once; another is started.
+    LosesItsEngine,
     /// The service has acted, and its answer, like every other, has fields that nobody knows.
     Grows,
+}
+
+impl Fault {
+    /// For how many seconds a client waits for an answer that would wait long in vain; a cloud that is busy needs some.
+    pub fn patience(self) -> Option<u32> {
+        match self {
+            Self::Silent => Some(8),
+            // Ten times as long is waited for news of a stack.
+            Self::LosesItsEngine => Some(5),
+            _ => None,
+        }
+    }
 }
 
 /// How often it goes wrong.
@@ -63,6 +79,8 @@ pub struct Proxies {
     series: Mutex<Option<Series>>,
     client: Mutex<Option<Child>>,
     doors: Mutex<Vec<Door>>,
+    /// Held while Heat has no engine: what it is asked for meanwhile would be lost with the next one.
+    engine: Mutex<()>,
 }
 
 /// Runs of the client that meet one kind of fault.
@@ -144,6 +162,7 @@ impl Proxies {
             Some(Fault::Gone) => return self.lose(client, port),
             _ => {}
         }
+        let engine = self.may_lose_its_engine(port).then(|| locked(&self.engine));
         let mut answer = request.ask((HOST, port))?;
         match fault {
             Some(Fault::TimesOut) => return refuse(&mut client, 504),
@@ -151,11 +170,20 @@ impl Proxies {
             Some(Fault::Silent) => return io::copy(&mut client, &mut io::sink()).map(drop),
             Some(Fault::KilledAfter) => return self.kill(),
             Some(Fault::Restarts) => restart(port),
+            Some(Fault::LosesItsEngine) => super::operate(&["kill", HEAT.1]),
             Some(Fault::Grows) => answer = grown(&answer).unwrap_or(answer),
             _ => {}
         }
-        client.write_all(&answer)?;
-        client.shutdown(Shutdown::Both)
+        let passed = client.write_all(&answer).and_then(|()| client.shutdown(Shutdown::Both));
+        if fault == Some(Fault::LosesItsEngine) {
+            super::operate(&["up"]);
+        }
+        drop(engine);
+        passed
+    }
+
+    fn may_lose_its_engine(&self, port: u16) -> bool {
+        port == HEAT.0 && locked(&self.series).as_ref().is_some_and(|s| s.fault == Fault::LosesItsEngine)
     }
 
     /// What goes wrong with a request.
@@ -177,6 +205,7 @@ impl Proxies {
         }
         let meets = match series.when {
             When::Once if series.fault == Fault::Restarts => series.met.insert((port.to_string(), Vec::new())),
+            When::Once if series.fault == Fault::LosesItsEngine && port != HEAT.0 => false,
             When::Once => series.met.insert(request.key()),
             When::Lasting if series.met.contains(&request.key()) => false,
             When::Lasting if series.begun => true,
@@ -228,9 +257,8 @@ impl Proxies {
 /// Ends the service at a port and starts it again, as its operators would.
 fn restart(port: u16) {
     let Some((service, _)) = RESTARTED.iter().find(|(_, at)| *at == port) else { return };
-    for args in [["stop", service].as_slice(), &["up"]] {
-        super::printed(Command::new(super::devcloud()).args(args));
-    }
+    super::operate(&["stop", service]);
+    super::operate(&["up"]);
 }
 
 /// The answer of a service, or of what stands before it, that does not want; its request id tells that it is ours.

@@ -3,6 +3,7 @@
 
 mod faults;
 mod plans;
+mod together;
 
 use tests::{
     cloud::{Project, page},

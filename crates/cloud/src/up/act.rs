@@ -12,6 +12,7 @@ use super::{
     Aim, Step, Tried, Which,
     free::{free, retire},
     next,
+    watch::wait,
 };
 use crate::{
     Error, Mark, Session,
@@ -23,15 +24,11 @@ use crate::{
     seen::{self, Made, Seen},
 };
 
-/// How often Heat is asked how far it is.
+/// How often the cloud is asked how far it is.
 const POLL: Duration = Duration::from_millis(1500);
 /// A server that is started runs by then.
 const STARTING: Duration = Duration::from_secs(300);
 const CONSOLE_LINES: u32 = 60;
-/// Without news for so long, Heat may have lost the engine that was at work.
-const QUIET: Duration = Duration::from_secs(15 * 60);
-/// Heat gives up by itself after an hour; an engine that died never does.
-const LONGEST: Duration = Duration::from_secs(70 * 60);
 
 /// What a run tells while it goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,46 +252,6 @@ impl Effects<'_> {
 
     fn tell(&self, what: String) {
         (self.report)(Progress::Doing(what));
-    }
-}
-
-/// Waits until Heat has finished with a stack, or it has gone; tells of every resource that changes. Without news for
-/// long, asks Heat to go on.
-pub(crate) async fn wait(session: &Session, name: &str, report: &Report) -> Result<(), Error> {
-    let Some(mut stack) = heat::find(session, name).await? else { return Ok(()) };
-    let (mut known, begun) = (std::collections::BTreeMap::new(), Instant::now());
-    let mut heard = begun;
-    loop {
-        for resource in heat::resources(session, &stack).await? {
-            let before = known.insert(resource.name.clone(), resource.status.clone());
-            // What was so before is no news.
-            let news = before.as_ref().map_or(resource.status.ends_with("_IN_PROGRESS"), |b| *b != resource.status);
-            if news {
-                heard = Instant::now();
-                let (name, status) = (resource.name, resource.status);
-                report(Progress::Resource { stack: stack.name.clone(), name, status });
-            }
-        }
-        if !stack.is_busy() {
-            return Ok(());
-        }
-        if begun.elapsed() > LONGEST {
-            let (what, state) = (format!("stack {name}"), stack.status);
-            return Err(Error::Endless { what, state, minutes: LONGEST.as_secs() / 60 });
-        }
-        if heard.elapsed() > QUIET {
-            report(Progress::Doing(format!(
-                "no news of stack {name} for {} min: asking Heat to go on",
-                QUIET.as_secs() / 60
-            )));
-            heat::go_on(session, &stack).await?;
-            heard = Instant::now();
-        }
-        tokio::time::sleep(POLL).await;
-        match heat::again(session, &stack).await? {
-            Some(now) => stack = now,
-            None => return Ok(()),
-        }
     }
 }
 

@@ -54,6 +54,27 @@ fn work_of_others_is_waited_for_and_failures_are_tried_once() {
 }
 
 #[test]
+fn a_stack_is_complete_when_all_of_it_is() {
+    let (cluster, whole) = demo();
+    let with = |which: Which, resource: &str, status: &str| {
+        let mut seen = whole.clone();
+        let made = if which == Which::State { &mut seen.state } else { &mut seen.machines };
+        let made = made.as_mut().unwrap();
+        made.resources.iter_mut().find(|r| r.name == resource).unwrap().status = status.into();
+        seen
+    };
+    for (which, resource) in [(Which::State, "state"), (Which::Machines, "port_0")] {
+        for status in ["INIT_COMPLETE", "CREATE_IN_PROGRESS"] {
+            assert_eq!(step(&cluster, &with(which, resource, status), NEVER), Step::Wait(which));
+        }
+        let seen = with(which, resource, "CREATE_FAILED");
+        assert!(matches!(step(&cluster, &seen, BOTH), Step::Update(..)));
+        let often = Tried { state: TRIES, machines: TRIES, ..NEVER };
+        assert_eq!(step(&cluster, &seen, often), Step::Explain(which));
+    }
+}
+
+#[test]
 fn what_was_removed_is_made_again() {
     let (cluster, whole) = demo();
     let gone = |change: fn(&mut Seen)| {
