@@ -17,7 +17,7 @@ pub const CREATED_AT: Column = column("Created At", |o, _| text(o, "/metadata/cr
 /// The columns of a kind that has no others.
 pub const PLAIN: &[Column] = &[NAME, AGE];
 
-/// A column of strings.
+/// A column that calls itself one of strings, as upstream's do even where the cells are numbers.
 pub const fn column(name: &'static str, value: fn(&Value, Timestamp) -> Value) -> Column {
     Column { name, kind: "string", format: "", wide: false, value }
 }

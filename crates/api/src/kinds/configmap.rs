@@ -15,7 +15,7 @@ pub fn kind() -> Kind {
     Kind {
         short: &["cm"],
         columns: const {
-            &[NAME, column("Data", |o, _| (count(o, "/data") + count(o, "/binaryData")).to_string().into()), AGE]
+            &[NAME, column("Data", |o, _| (count(o, "/data") + count(o, "/binaryData")).into()), AGE]
         },
         ..Kind::of::<ConfigMap>("configmaps", Scope::Namespaced)
     }

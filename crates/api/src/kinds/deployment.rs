@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
-    columns::{AGE, NAME, column, integer, items, number, selector, wide},
+    columns::{AGE, NAME, column, items, number, selector, wide},
     faults::{Cause, Faults, Path},
     kinds::pod::{Owner, default_spec, validate_spec},
     meta,
@@ -31,8 +31,8 @@ pub fn kind() -> Kind {
                 column("Ready", |o, _| {
                     format!("{}/{}", number(o, "/status/readyReplicas"), number(o, "/spec/replicas")).into()
                 }),
-                integer("Up-to-date", |o, _| number(o, "/status/updatedReplicas")),
-                integer("Available", |o, _| number(o, "/status/availableReplicas")),
+                column("Up-to-date", |o, _| number(o, "/status/updatedReplicas")),
+                column("Available", |o, _| number(o, "/status/availableReplicas")),
                 AGE,
                 wide("Containers", |o, _| template(o, "name")),
                 wide("Images", |o, _| template(o, "image")),

@@ -10,7 +10,7 @@ use k8s_openapi::api::{
 use serde_json::Value;
 
 use crate::{
-    columns::{NAME, age, column, integer, number, text, wide},
+    columns::{NAME, age, column, number, text, wide},
     faults::{Faults, Path},
     registry::{Column, Kind, Scope, Strategy, View},
     typed::Typed,
@@ -70,7 +70,7 @@ const COLUMNS: &[Column] = &[
     wide("Source", |o, _| source(&kept(o)).into()),
     column("Message", |o, _| text(&kept(o), "/message").as_str().unwrap_or_default().trim().into()),
     wide("First Seen", |o, now| first_seen(&kept(o), now).into()),
-    Column { wide: true, ..integer("Count", |o, _| number(&kept(o), "/count")) },
+    wide("Count", |o, _| number(&kept(o), "/count")),
     Column { wide: true, ..NAME },
 ];
 

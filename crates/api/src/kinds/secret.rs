@@ -18,7 +18,7 @@ pub fn kind() -> Kind {
             &[
                 NAME,
                 column("Type", |o, _| text(o, "/type")),
-                column("Data", |o, _| count(o, "/data").to_string().into()),
+                column("Data", |o, _| count(o, "/data").into()),
                 AGE,
             ]
         },

@@ -16,7 +16,7 @@ pub fn kind() -> Kind {
         short: &["sa"],
         returns_deleted: true,
         subresources: &[Subresource::Token],
-        columns: const { &[NAME, column("Secrets", |o, _| count(o, "/secrets").to_string().into()), AGE] },
+        columns: const { &[NAME, column("Secrets", |o, _| count(o, "/secrets").into()), AGE] },
         ..Kind::of::<ServiceAccount>("serviceaccounts", Scope::Namespaced)
     }
 }
