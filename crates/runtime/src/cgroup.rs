@@ -199,9 +199,14 @@ impl Group<'_> {
                 set("memory", "memory.max", unlimited("max", memory))?;
                 swap("memory.swap.max", if memory < 0 { "max".into() } else { "0".into() })?;
             } else {
-                swap("memory.memsw.limit_in_bytes", "-1".into())?; // never below the other
+                // The kernel refuses what would leave this one below the other: to raise them it goes first, to lower
+                // them last. What is refused for good changes nothing.
+                let with_swap = || swap("memory.memsw.limit_in_bytes", unlimited("-1", memory));
+                let raised = with_swap().is_ok();
                 set("memory", "memory.limit_in_bytes", unlimited("-1", memory))?;
-                swap("memory.memsw.limit_in_bytes", unlimited("-1", memory))?;
+                if !raised {
+                    with_swap()?;
+                }
             }
         }
         match r.pids {

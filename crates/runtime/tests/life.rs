@@ -90,6 +90,31 @@ async fn limits_change_while_it_runs() {
     bench.close().await;
 }
 
+/// A kernel with cgroup v1 does not take a limit that is below what is in use; v2 does, and kills.
+#[tokio::test]
+async fn a_limit_that_the_kernel_refuses_frees_no_swap() {
+    let bench = Bench::new().await;
+    let holding = ContainerSpec {
+        resources: Resources { memory: Some(64 << 20), ..Resources::default() },
+        ..bench.sh("c", "held=$(head -c 16777216 /dev/zero | tr '\\0' x); echo held; sleep 1000; echo $held")
+    };
+    bench.keeper.start(&holding).await.unwrap();
+    until("the memory is held", || fs::read_to_string(bench.log_path("c")).unwrap().contains("held")).await;
+    let dirs = common::cgroups(&bench.instance);
+    let read = |file: &str| {
+        let with_it = dirs.iter().filter(|d| d.ends_with("pod/c")).find_map(|d| fs::read_to_string(d.join(file)).ok());
+        with_it.map(|limit| limit.trim().to_owned())
+    };
+    if let Some(with_swap) = read("memory.memsw.limit_in_bytes") {
+        assert_eq!(with_swap, (64 << 20).to_string());
+        let lower = Resources { memory: Some(1 << 20), ..Resources::default() };
+        bench.keeper.update("c", &lower).await.unwrap_err();
+        assert_eq!(read("memory.memsw.limit_in_bytes"), Some(with_swap.clone()));
+        assert_eq!(read("memory.limit_in_bytes"), Some(with_swap));
+    }
+    bench.close().await;
+}
+
 #[tokio::test]
 async fn what_cannot_start_says_why_and_leaves_nothing() {
     let bench = Bench::new().await;
