@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{Attributes, Identity};
+use crate::{Attributes, Identity, limits::Shares};
 use follow::{Change, Follower};
 use node::Placed;
 use policy::Policy;
@@ -46,6 +46,8 @@ pub const ALLOWED: &str = ": allowed";
 
 /// How far behind the store this may be.
 const BEHIND: Duration = Duration::from_millis(100);
+/// Refusals that are put off for that at a time: all of them, and those of one node.
+const PUT_OFF: (usize, usize) = (400, 100);
 
 /// The answer to "may it?".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,12 +92,20 @@ pub trait Authorizer: Send + Sync + 'static {
 
 /// The authoriser of a cluster: roles, bindings and the places of pods, as the store tells them. It follows the
 /// store; a change acts within milliseconds of its commit, not with it.
-#[derive(Default)]
 pub struct Rbac {
     policy: RwLock<Policy>,
     placed: RwLock<Placed>,
     /// Told of each change of where pods are.
     moves: watch::Sender<()>,
+    put_off: Arc<Shares>,
+}
+
+impl Default for Rbac {
+    /// One that knows of nothing.
+    fn default() -> Self {
+        let put_off = Shares::new(PUT_OFF.0, PUT_OFF.1);
+        Self { policy: RwLock::default(), placed: RwLock::default(), moves: watch::Sender::default(), put_off }
+    }
 }
 
 impl Rbac {
@@ -132,15 +142,17 @@ impl Rbac {
 #[async_trait]
 impl Authorizer for Rbac {
     async fn decide_soon(&self, identity: &Identity, attributes: &Attributes) -> Decision {
-        let (mut moves, deadline) = (self.moves.subscribe(), Instant::now() + BEHIND);
-        loop {
-            let decision = self.decide(identity, attributes);
-            // A node hears of a pod as soon as this does, and asks for what it needs at once.
-            let may_change = !decision.allowed && node::name(identity).is_some();
-            if !may_change || timeout_at(deadline, moves.changed()).await.is_err() {
-                return decision;
-            }
+        let mut moves = self.moves.subscribe();
+        let mut decision = self.decide(identity, attributes);
+        if decision.allowed || node::name(identity).is_none() {
+            return decision;
         }
+        // A node hears of a pod as soon as this does, and asks for what it needs at once.
+        let (place, deadline) = (self.put_off.take(&identity.user), Instant::now() + BEHIND);
+        while !decision.allowed && place.is_some() && timeout_at(deadline, moves.changed()).await.is_ok() {
+            decision = self.decide(identity, attributes);
+        }
+        decision
     }
 
     fn decide(&self, identity: &Identity, attributes: &Attributes) -> Decision {

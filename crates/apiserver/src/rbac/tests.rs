@@ -1,3 +1,4 @@
+use futures::FutureExt;
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 
@@ -298,6 +299,24 @@ async fn a_node_may_be_told_of_its_pod_before_the_authoriser_is() {
     let (decision, ()) = tokio::join!(rbac.decide_soon(&n1, &at), bind);
     assert!(decision.allowed, "{}", decision.reason);
     assert!(!rbac.decide_soon(&identity("system:node:n2", &[NODES]), &at).await.allowed);
+}
+
+/// A node that asks for what it may not have keeps no more requests open than any other user may.
+#[tokio::test]
+async fn refusals_that_are_put_off_are_counted() {
+    let (rbac, at) = (Rbac::default(), at("get /secrets a/tls"));
+    let ask = |node: &str| {
+        let node = identity(&format!("system:node:{node}"), &[NODES]);
+        let (rbac, at) = (&rbac, &at);
+        let mut asked = Box::pin(async move { rbac.decide_soon(&node, at).await.allowed });
+        let answered = asked.as_mut().now_or_never();
+        (asked, answered)
+    };
+    let waiting: Vec<_> = (0..1000).map(|_| ask("n1")).take_while(|(_, answered)| answered.is_none()).collect();
+    assert_eq!(waiting.len(), PUT_OFF.1);
+    assert_eq!((ask("n1").1, ask("n2").1), (Some(false), None));
+    drop(waiting);
+    assert_eq!(ask("n1").1, None);
 }
 
 // The judge goes through all bindings and all parts of all rules, with no index and no short cut.
