@@ -135,9 +135,10 @@ impl Spec {
     /// The kernel's command line for a root.
     pub fn command_line(&self, root: &verity::Root) -> String {
         let root = format!("{}={root}", verity::Root::PARAMETER);
+        // gpt: where a power cut has torn the table of partitions, the kernel takes its copy.
         // A busy emulator's timer may look broken to the kernel's check of it, which ends in a panic.
         // The last console is the one that PID 1 writes to: the one that OpenStack keeps.
-        let own = ["console=tty0", "console=ttyS0,115200", "loglevel=4", "panic=-1", "no_timer_check", &root];
+        let own = ["console=tty0", "console=ttyS0,115200", "loglevel=4", "panic=-1", "no_timer_check", "gpt", &root];
         own.into_iter().chain(self.command_line.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
     }
 }

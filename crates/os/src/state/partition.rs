@@ -2,12 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
-use gpt::{GptConfig, GptDisk, partition_types};
+use gpt::{DiskDevice, DiskDeviceObject, GptConfig, GptDisk, GptError, partition::Partition, partition_types};
 
 use super::{Error, ext4};
 use crate::{boot, sys};
@@ -39,20 +39,21 @@ pub fn ensure() -> Result<PathBuf, Error> {
     let doing = |what: &str| format!("{what} the partitions of {}", path.display());
     let failed =
         |what: &'static str| move |e: gpt::GptError| Error::io(doing_to(what, &name))(std::io::Error::other(e));
-    let file = File::options().read(true).write(true).open(&path).map_err(Error::io(doing("open")))?;
-    let again = file.try_clone().map_err(Error::io(doing("open")))?;
+    let mut file = File::options().read(true).write(true).open(&path).map_err(Error::io(doing("open")))?;
     let size = ext4::size(&path).map_err(Error::io(doing("read")))?;
-    let mut disk = GptConfig::new().writable(true).open_from_device(file).map_err(failed("read"))?;
+    let mut disk = read(&file).map_err(failed("read"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let failed =
         |what: &'static str| move |e: gpt::GptError| Error::io(doing_to(what, &name))(std::io::Error::other(e));
-    if let Some(room) = plan(&disk, size, &path)? {
-        if !room.grown {
-            clear(&again, room).map_err(Error::io(doing("clear the room for")))?;
-        }
-        write(&mut disk, room).map_err(failed("write"))?;
-        again.sync_all().map_err(Error::io(doing("write")))?;
-        sys::announce_partition(&again, room.number, room.start * SECTOR, room.length * SECTOR)
+    let room = plan(&disk, size, &path)?;
+    if let Some(room) = room.filter(|room| !room.grown) {
+        clear(&file, room).map_err(Error::io(doing("clear the room for")))?;
+    }
+    if room.is_some() || !is_whole(&disk) {
+        write(&mut disk, room, &mut file, File::sync_all).map_err(failed("write"))?;
+    }
+    if let Some(room) = room {
+        sys::announce_partition(&file, room.number, room.start * SECTOR, room.length * SECTOR)
             .map_err(Error::io(doing("announce")))?;
     }
     let number = disk.partitions().iter().find(|(_, p)| p.name == NAME).map(|(number, _)| *number).unwrap_or_default();
@@ -112,25 +113,90 @@ fn clear(disk: &File, room: Room) -> io::Result<()> {
     disk.sync_all()
 }
 
-/// Writes the table, with the backup moved to the end of a disk that has grown.
-fn write(disk: &mut GptDisk<File>, room: Room) -> Result<(), gpt::GptError> {
-    let mut partitions = disk.take_partitions();
-    match partitions.get_mut(&room.number).filter(|_| room.grown) {
-        Some(old) => old.last_lba = room.start + room.length - 1,
-        None => {
-            let new = gpt::partition::Partition {
-                part_type_guid: partition_types::LINUX_FS,
-                part_guid: uuid::Uuid::new_v4(),
-                first_lba: room.start,
-                last_lba: room.start + room.length - 1,
-                flags: 0,
-                name: NAME.to_owned(),
-            };
-            partitions.insert(room.number, new);
+/// The table, or its copy at the end of the disk if a power cut has torn the one in front. The crate itself takes the copy
+/// only where the header is torn, not what it heads.
+fn read(file: &File) -> Result<GptDisk<DiskDeviceObject<'static>>, GptError> {
+    let open = |device: DiskDeviceObject<'static>| GptConfig::new().writable(true).open_from_device(device);
+    open(Box::new(file.try_clone()?)).or_else(|torn| open(Box::new(CopyOnly(file.try_clone()?))).map_err(|_| torn))
+}
+
+/// A disk without the table in front.
+#[derive(Debug)]
+struct CopyOnly(File);
+
+impl Read for CopyOnly {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let at = self.0.stream_position()?;
+        let read = self.0.read(into)?;
+        if at < 2 * SECTOR {
+            into[..read].fill(0);
         }
+        Ok(read)
+    }
+}
+
+impl Seek for CopyOnly {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl Write for CopyOnly {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Whether the table and its copy at the end of the disk are there and tell the same.
+fn is_whole<D>(disk: &GptDisk<D>) -> bool {
+    matches!((disk.primary_header(), disk.backup_header()), (Ok(table), Ok(copy)) if table.crc32_parts == copy.crc32_parts)
+}
+
+/// Writes the table with what is new in it: first its copy at the end of the disk, which may have grown, and when that
+/// has been flushed the one in front. Wherever the power fails one of them is whole; the crate's own way writes both at
+/// once.
+fn write<D, F: DiskDevice>(
+    disk: &mut GptDisk<D>,
+    room: Option<Room>,
+    file: &mut F,
+    flush: impl Fn(&F) -> io::Result<()>,
+) -> Result<(), GptError>
+where
+    D: DiskDevice,
+{
+    let mut partitions = disk.take_partitions();
+    if let Some(room) = room {
+        let new = || Partition {
+            part_type_guid: partition_types::LINUX_FS,
+            part_guid: uuid::Uuid::new_v4(),
+            first_lba: room.start,
+            last_lba: 0,
+            flags: 0,
+            name: NAME.to_owned(),
+        };
+        let made = partitions.remove(&room.number).filter(|_| room.grown).unwrap_or_else(new);
+        partitions.insert(room.number, Partition { last_lba: room.start + room.length - 1, ..made });
     }
     disk.update_partitions(partitions)?;
-    disk.write_inplace()
+    let (mut table, mut copy) = (disk.primary_header()?.clone(), disk.backup_header()?.clone());
+    let sector = *disk.logical_block_size();
+    for header in [&mut copy, &mut table] {
+        for n in 0..header.num_parts {
+            let unused = Partition::zero();
+            let entry = disk.partitions().get(&(n + 1)).unwrap_or(&unused);
+            entry.write_to_device(file, n.into(), header.part_start, sector, header.part_size)?;
+        }
+        match header.current_lba < header.backup_lba {
+            true => header.write_primary(file, sector)?,
+            false => header.write_backup(file, sector)?,
+        };
+        flush(file)?;
+    }
+    Ok(())
 }
 
 /// What would be done on a disk that begins like this, for `fuzz/`.
@@ -147,6 +213,8 @@ pub fn parse(disk: Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -165,9 +233,13 @@ mod tests {
         (dir, path)
     }
 
-    fn open(path: &Path) -> GptDisk<File> {
-        let file = File::options().read(true).write(true).open(path).unwrap();
-        GptConfig::new().writable(true).open_from_device(file).unwrap()
+    fn open(path: &Path) -> GptDisk<DiskDeviceObject<'static>> {
+        read(&File::options().read(true).write(true).open(path).unwrap()).unwrap()
+    }
+
+    fn put(table: &mut GptDisk<DiskDeviceObject<'_>>, room: Room, path: &Path) {
+        let mut file = File::options().read(true).write(true).open(path).unwrap();
+        write(table, Some(room), &mut file, File::sync_all).unwrap();
     }
 
     #[test]
@@ -176,7 +248,7 @@ mod tests {
         let mut table = open(&path);
         let room = plan(&table, 256 * MIB, &path).unwrap().unwrap();
         assert_eq!((room.number, room.start % ALIGN, room.grown), (3, 0, false));
-        write(&mut table, room).unwrap();
+        put(&mut table, room, &path);
         assert_eq!(plan(&open(&path), 256 * MIB, &path).unwrap(), None);
 
         File::options().write(true).open(&path).unwrap().set_len(512 * MIB).unwrap();
@@ -184,11 +256,104 @@ mod tests {
         let grown = plan(&table, 512 * MIB, &path).unwrap().unwrap();
         assert_eq!((grown.start, grown.grown), (room.start, true));
         assert_eq!(grown.length - room.length, 256 * MIB / SECTOR);
-        write(&mut table, grown).unwrap();
+        put(&mut table, grown, &path);
         let table = open(&path);
         assert_eq!(table.partitions()[&3].last_lba, grown.start + grown.length - 1);
         assert!(table.partitions().values().any(|p| p.name == "slot-b"));
         assert!(table.backup_header().is_ok(), "the backup table is at the new end");
+    }
+
+    /// What was written, and where.
+    type Writes = Vec<(u64, Vec<u8>)>;
+
+    /// A disk with a note of what is written to it, and of when it is flushed.
+    #[derive(Debug)]
+    struct Noted {
+        file: File,
+        notes: RefCell<Vec<Writes>>,
+    }
+
+    impl Noted {
+        fn flush(&self) -> io::Result<()> {
+            self.notes.borrow_mut().push(Vec::new());
+            Ok(())
+        }
+    }
+
+    impl Read for Noted {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.file.read(into)
+        }
+    }
+
+    impl Seek for Noted {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.file.seek(to)
+        }
+    }
+
+    impl Write for Noted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let at = self.file.stream_position()?;
+            self.notes.borrow_mut().last_mut().unwrap().push((at, bytes.to_vec()));
+            self.file.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Of what was not flushed, a disk keeps what it likes. At first boot it is larger than its image.
+    #[test]
+    fn a_power_cut_leaves_a_table_or_its_copy() {
+        let (_dir, path) = disk(256 * MIB);
+        File::options().write(true).open(&path).unwrap().set_len(512 * MIB).unwrap();
+        let mut table = open(&path);
+        let room = plan(&table, 512 * MIB, &path).unwrap().unwrap();
+        let old = table.partitions().clone();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let ends = [(0, 34), (512 * MIB / SECTOR - 33, 33)].map(|(at, sectors)| {
+            let mut bytes = vec![0; (sectors * SECTOR) as usize];
+            file.read_exact_at(&mut bytes, at * SECTOR).unwrap();
+            (at * SECTOR, bytes)
+        });
+        let mut noted = Noted { file: file.try_clone().unwrap(), notes: RefCell::new(vec![Vec::new()]) };
+        write(&mut table, Some(room), &mut noted, Noted::flush).unwrap();
+        let done = open(&path);
+        assert!(is_whole(&done));
+        let new = done.partitions().clone();
+        let put = |writes: &[(u64, Vec<u8>)]| {
+            writes.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        };
+        let mut flushed = ends.to_vec();
+        for writes in noted.notes.take() {
+            for kept in (0..=writes.len()).flat_map(|n| [&writes[..n], &writes[n..]]) {
+                put(&flushed);
+                put(kept);
+                let left = open(&path);
+                assert!([&old, &new].contains(&left.partitions()), "{left:?}");
+            }
+            flushed.extend(writes);
+        }
+    }
+
+    #[test]
+    fn a_copy_that_is_torn_is_made_anew() {
+        let (_dir, path) = disk(256 * MIB);
+        let room = plan(&open(&path), 256 * MIB, &path).unwrap().unwrap();
+        put(&mut open(&path), room, &path);
+        let whole = open(&path).partitions().clone();
+        let mut file = File::options().read(true).write(true).open(&path).unwrap();
+        // The headers, and what the first one heads.
+        for sector in [1, 2, 256 * MIB / SECTOR - 1] {
+            file.write_all_at(&[0; 100], sector * SECTOR).unwrap();
+            let mut table = open(&path);
+            assert!(!is_whole(&table) && plan(&table, 256 * MIB, &path).unwrap().is_none());
+            write(&mut table, None, &mut file, File::sync_all).unwrap();
+            let table = open(&path);
+            assert!(is_whole(&table) && table.partitions() == &whole);
+        }
     }
 
     #[test]
