@@ -451,10 +451,7 @@ impl Observed {
                 });
             }
         }
-        if let Some(mut ended) = early {
-            if let (None, State::Running { since }) = (ended.since, &self.container(name).state) {
-                ended.since = Some(*since);
-            }
+        if let Some(ended) = early {
             self.finish(name, ended, false);
         }
     }
@@ -472,10 +469,13 @@ impl Observed {
         self.finish(name, ended, always);
     }
 
-    fn finish(&mut self, name: &str, ended: Ended, pull_again: bool) {
+    fn finish(&mut self, name: &str, mut ended: Ended, pull_again: bool) {
         let seen = self.seen(name);
-        if matches!(seen.state, State::Exited(_)) {
-            return;
+        match &seen.state {
+            State::Exited(_) => return,
+            // Who saw it end may not have known yet that it had started.
+            State::Running { since } => ended.since = ended.since.or(Some(*since)),
+            State::Waiting => {}
         }
         let ran = ended.since.and_then(|s| Duration::try_from(ended.at.duration_since(s)).ok()).unwrap_or_default();
         seen.crashes = if ran >= FORGIVEN { 0 } else { seen.crashes.saturating_add(1) };

@@ -291,6 +291,21 @@ fn what_is_started_again_at_once_is_shown_as_it_ended() {
     assert_eq!(w.status("c")["lastState"]["terminated"]["exitCode"], 1);
 }
 
+/// Its end was seen before its start was told, and is told after it.
+#[test]
+fn what_ends_at_once_tells_when_it_started() {
+    let mut w = World::new(json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}));
+    while !w.running("c") {
+        assert!(w.step());
+    }
+    let exit = runtime::Exit { code: Some(1), signal: None, oom: false, at: std::time::SystemTime::UNIX_EPOCH };
+    let ended = crate::message::ended(0, None, &exit, String::new());
+    w.seen.learn(&w.want.clone(), Outcome::Exited("c".into(), ended), w.now);
+    w.run(1);
+    let terminated = &w.status("c")["state"]["terminated"];
+    assert_eq!((&terminated["exitCode"], &terminated["startedAt"]), (&json!(1), &json!("1970-01-01T00:00:00Z")));
+}
+
 #[test]
 fn the_generation_that_was_acted_on_is_told() {
     let mut w = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
