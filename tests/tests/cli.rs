@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Client, Instance, eventually, pods::web, registry};
 
 fn file(instance: &Instance, name: &str, text: &str) -> PathBuf {
@@ -190,29 +190,77 @@ fn containers_are_run_read_and_entered() {
     assert_eq!(rast.ok(&["images", "load", &text(&archive)]), "loaded docker.io/library/loaded:1\n");
     let loaded = ["run", "loaded", "--image", "loaded:1", "--attach", "--rm", "--", "/busybox", "echo", "from a file"];
     assert_eq!(rast.ok(&loaded), "from a file\n");
-    for shell in ["bash", "zsh", "fish"] {
-        has(&rast.ok(&["completion", shell]), &["rast", "rollout"]);
-    }
-    let bash = Client::new("bash").input(rast.ok(&["completion", "bash"]));
-    let completed = |words: &str, last: &str| {
-        let at = words.split(' ').count();
-        bash.ok(&[
-            "-c",
-            &format!(
-                "eval \"$(cat)\"; COMP_WORDS=({words} {last}); COMP_CWORD={at}; _rast rast {last} x; echo ${{COMPREPLY[*]}}"
-            ),
-        ])
-    };
-    assert_eq!(completed("rast", "rol"), "rollout\n");
-    for verb in ["get", "describe", "delete", "wait"] {
-        assert_eq!(completed(&format!("rast {verb}"), "dep"), "deployments\n");
-    }
     assert!(!rast.ok(&["get", "--help"]).contains("clusterrolebindings"), "the help is not a list of kinds");
     // As a CNI runtime calls it: by a verb, or by its name alone.
     let plugin = rast.clone().env("CNI_COMMAND", "VERSION").input(r#"{"cniVersion": "1.1.0"}"#);
     for words in [&["cni"][..], &[]] {
         has(&plugin.ok(words), &[r#""supportedVersions":["1.0.0","1.1.0"]"#]);
     }
+}
+
+#[test]
+fn words_are_completed_to_kinds_and_to_what_the_api_has() {
+    let mut instance = Instance::up();
+    let rast = instance.rast();
+    rast.ok(&["wait", "--for", "create", "serviceaccount/default"]);
+    let pod = |namespace: &str, name: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": name},
+            "spec": {"containers": [{"name": "front", "image": "none"}, {"name": "back", "image": "none"}]}})
+    };
+    let role = |name: &str| json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}, "rules": []});
+    let elsewhere = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}});
+    let objects = [elsewhere, role("mine:a"), role("mine$(reboot)")];
+    applied(&rast, objects.map(|object| format!("---\n{object}\n")).concat());
+    rast.ok(&["-n", "elsewhere", "wait", "--for", "create", "serviceaccount/default"]);
+    let pods = [pod("default", "web-0"), pod("default", "web-1"), pod("elsewhere", "web-2")];
+    applied(&rast, web(0, "one") + &pods.map(|object| format!("---\n{object}\n")).concat());
+
+    let scripts = ["bash", "zsh", "fish"].map(|shell| rast.ok(&["completion", shell]));
+    scripts.iter().for_each(|script| has(script, &["rast", "RAST_COMPLETE"]));
+    let root = text(instance.root());
+    let bash = Client::new("bash").env("RAST_ROOT", &root).input(scripts[0].clone());
+    // What a shell makes of a line whose last word is not yet written to its end.
+    let completed = |line: &str| {
+        let last = line.rsplit(' ').next().unwrap_or_default();
+        let script = format!(
+            "eval \"$(cat)\"; COMP_WORDS=({line}{}); COMP_CWORD={}; COMP_TYPE=9; _clap_complete_rast rast '{last}' x; \
+             IFS=' '; echo \"${{COMPREPLY[*]}}\"",
+            if last.is_empty() { "''" } else { "" },
+            line.split(' ').count() - 1,
+        );
+        bash.ok(&["-c", &script])
+    };
+    for (line, words) in [
+        ("rast rol", "rollout"),
+        ("rast get dep", "deployments"),
+        ("rast delete dep", "deployments"),
+        ("rast get pods we", "web-0 web-1"),
+        ("rast get -n elsewhere pods we", "web-2"),
+        ("rast describe pods web-0 w", "web-0 web-1"),
+        ("rast wait --for delete pod/web-1", "pod/web-1"),
+        ("rast get clusterrole mine", "mine:a"),
+        ("rast -n else", "elsewhere"),
+        ("rast exec w", "web-0 web-1"),
+        ("rast exec -n elsewhere deployment/", ""),
+        ("rast exec web-0 -c ", "front back"),
+        ("rast logs pod/web-1 -c f", "front"),
+        ("rast logs deployment/web --container ", "main"),
+        ("rast why deployment/", "deployment/web"),
+        ("rast scale rep", "replicaset/"),
+        ("rast rollout restart deployment/w", "deployment/web"),
+        ("rast --kubeconfig /nowhere get pods w", ""),
+        ("rast get nonsense w", ""),
+    ] {
+        assert_eq!(completed(line).trim_end(), words, "{line}");
+    }
+    let ask = |shell: &str| rast.clone().env("RAST_COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", "3");
+    for shell in ["zsh", "fish"] {
+        let words = ask(shell).env("_CLAP_IFS", "\n").ok(&["--", "rast", "get", "pod", "web-"]);
+        assert_eq!(words.trim_end(), "web-0\nweb-1", "{shell}");
+    }
+    instance.kill();
+    let silent = ask("fish").run(&["--", "rast", "get", "pod", "w"]);
+    assert_eq!((silent.code, &*silent.out, &*silent.err), (0, "", ""));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{host::Host, verbs};
+use crate::{complete, host::Host, verbs};
 
 /// Containers described in YAML, run on this host: operating system, runtime, manager and API in one program.
 #[derive(Parser)]
@@ -18,7 +18,7 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The namespace to work in
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, value_name = "NAME", add = complete::namespace())]
     namespace: Option<String>,
     /// What rastOS logs, e.g. info or agent=debug,info
     #[arg(long, global = true, value_name = "FILTER")]

@@ -3,6 +3,7 @@
 mod boot;
 mod cli;
 mod cluster;
+mod complete;
 mod exit;
 mod host;
 mod lock;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         None if verbs::cni::called() => return verbs::cni::main(),
         _ => {}
     }
+    complete::answer();
     let cli = Cli::parse();
     if let Err(error) = telemetry::init(&cli.log()) {
         eprintln!("rast: {error}");

@@ -1,42 +1,15 @@
 //! What a user names on the command line: `pods`, `pod/web`, `deployment web api`.
 
-use std::{borrow::Cow, collections::BTreeSet, ffi::OsStr, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use anyhow::Result;
 use api::Kind;
-use clap::{
-    Arg,
-    builder::{PossibleValue, StringValueParser, TypedValueParser},
-};
 
 use crate::{
     cluster::{Cluster, Query},
     exit::{Exit, Failure},
     manifest::Object,
 };
-
-/// Takes any word, and has shells complete it to a kind.
-#[derive(Clone)]
-pub struct KindOrName;
-
-impl TypedValueParser for KindOrName {
-    type Value = String;
-
-    fn parse_ref(&self, cmd: &clap::Command, arg: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
-        StringValueParser::new().parse_ref(cmd, arg, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let registry = api::builtin();
-        let named = |kind: &Arc<Kind>| match kind.plural {
-            // All that are built in are.
-            Cow::Borrowed(plural) if kind.stored => Some(plural),
-            _ => None,
-        };
-        let plurals: BTreeSet<&str> = registry.kinds().iter().filter_map(named).collect();
-        Some(Box::new(plurals.into_iter().map(PossibleValue::new)))
-    }
-}
 
 /// Where one object is.
 #[derive(Clone)]

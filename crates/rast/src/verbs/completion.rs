@@ -1,10 +1,10 @@
 //! `rast completion`: what a shell needs to complete the command line.
 
-use anyhow::Result;
-use clap::{Args, CommandFactory as _};
-use clap_complete::Shell;
+use anyhow::{Context as _, Result};
+use clap::Args;
+use clap_complete::{Shell, env::Shells};
 
-use crate::cli::Cli;
+use crate::complete::VARIABLE;
 
 /// Print completions for a shell: `. <(rast completion bash)`
 #[derive(Args)]
@@ -16,7 +16,9 @@ pub struct Completion {
 impl Completion {
     /// Runs the verb.
     pub fn run(self) -> Result<()> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "rast", &mut std::io::stdout());
-        Ok(())
+        let (shells, program) = (Shells::builtins(), std::env::current_exe()?);
+        let shell = shells.completer(&self.shell.to_string()).context("a shell that nothing is known of")?;
+        let program = program.to_str().context("the program's path is no text")?;
+        Ok(shell.write_registration(VARIABLE, "rast", "rast", program, &mut std::io::stdout())?)
     }
 }

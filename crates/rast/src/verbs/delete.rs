@@ -12,9 +12,10 @@ use serde_json::Value;
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
+    complete,
     exit::{Exit, Failure},
     manifest, output,
-    target::{Address, KindOrName, Target},
+    target::{Address, Target},
     until::until,
 };
 
@@ -22,7 +23,7 @@ use crate::{
 #[derive(Args)]
 pub struct Delete {
     /// KIND NAME… or KIND/NAME…
-    #[arg(value_name = "TARGET", required_unless_present = "file", value_parser = KindOrName, hide_possible_values = true)]
+    #[arg(value_name = "TARGET", required_unless_present = "file", add = complete::targets())]
     targets: Vec<String>,
     /// The objects of these YAML files (- for standard input)
     #[arg(short, long, value_name = "FILE")]

@@ -7,15 +7,15 @@ use serde_json::Value;
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
-    output,
-    target::{Address, KindOrName, Target},
+    complete, output,
+    target::{Address, Target},
 };
 
 /// Show an object in full, with its events
 #[derive(Args)]
 pub struct Describe {
     /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
+    #[arg(required = true, value_name = "TARGET", add = complete::targets())]
     targets: Vec<String>,
 }
 

@@ -7,15 +7,16 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::AttachParams};
 
-use crate::{cli::Context, cluster::Cluster, terminal, verbs::logs::pod_of};
+use crate::{cli::Context, cluster::Cluster, complete, terminal, verbs::logs::pod_of};
 
 /// Run a command inside a container: `rast exec -it web -- sh`
 #[derive(Args)]
 pub struct Exec {
     /// POD or pod/POD; deployment/NAME takes its first pod
+    #[arg(add = complete::pod())]
     target: String,
     /// The container, when the pod has several
-    #[arg(short, long)]
+    #[arg(short, long, add = complete::container())]
     container: Option<String>,
     /// Connect standard input
     #[arg(short = 'i', long)]

@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
+    complete,
     output::{self, Output},
-    target::{Address, KindOrName, Target},
+    target::{Address, Target},
 };
 
 /// Show objects: `rast get pods`, `rast get deployment/web -o yaml`
 #[derive(Args)]
 pub struct Get {
     /// KIND, KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
+    #[arg(required = true, value_name = "TARGET", add = complete::targets())]
     targets: Vec<String>,
     /// Only objects whose labels match
     #[arg(short = 'l', long)]

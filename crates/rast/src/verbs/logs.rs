@@ -10,6 +10,7 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use crate::{
     cli::Context,
     cluster::{Cluster, Query, uri},
+    complete,
     exit::{Exit, Failure},
     target::Address,
 };
@@ -18,9 +19,10 @@ use crate::{
 #[derive(Args)]
 pub struct Logs {
     /// POD or pod/POD; deployment/NAME takes its first pod
+    #[arg(add = complete::pod())]
     target: String,
     /// The container, when the pod has several
-    #[arg(short, long)]
+    #[arg(short, long, add = complete::container())]
     container: Option<String>,
     /// Go on as more is printed
     #[arg(short, long)]

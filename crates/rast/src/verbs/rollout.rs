@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
+    complete,
     exit::{Exit, Failure},
     output,
     target::Address,
@@ -29,6 +30,7 @@ enum Act {
     /// Wait until the newest version runs
     Status {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
         /// Seconds to wait
         #[arg(long, default_value_t = 600)]
@@ -37,11 +39,13 @@ enum Act {
     /// Replace all pods, one after the other
     Restart {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
     },
     /// Go back to an earlier version
     Undo {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
         /// The version; the one before when absent
         #[arg(long)]
@@ -50,16 +54,19 @@ enum Act {
     /// List the versions that are kept
     History {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
     },
     /// Hold changes back
     Pause {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
     },
     /// Let changes through again
     Resume {
         /// deployment/NAME
+        #[arg(add = complete::object_of(&["deployment"]))]
         target: String,
     },
 }

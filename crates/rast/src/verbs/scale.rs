@@ -4,12 +4,13 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::{cli::Context, cluster::Cluster, output, target::Address};
+use crate::{cli::Context, cluster::Cluster, complete, output, target::Address};
 
 /// Set how many pods a workload has: `rast scale deployment/web --replicas 3`
 #[derive(Args)]
 pub struct Scale {
     /// KIND/NAME
+    #[arg(add = complete::object_of(&["deployment", "replicaset"]))]
     target: String,
     /// How many
     #[arg(long)]

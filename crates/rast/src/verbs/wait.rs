@@ -9,9 +9,10 @@ use serde_json::Value;
 use crate::{
     cli::Context,
     cluster::{Cluster, Query},
+    complete,
     exit::{Exit, Failure},
     output,
-    target::{Address, KindOrName, Target},
+    target::{Address, Target},
     until::until,
 };
 
@@ -19,7 +20,7 @@ use crate::{
 #[derive(Args)]
 pub struct Wait {
     /// KIND NAME… or KIND/NAME…
-    #[arg(required = true, value_name = "TARGET", value_parser = KindOrName, hide_possible_values = true)]
+    #[arg(required = true, value_name = "TARGET", add = complete::targets())]
     targets: Vec<String>,
     /// Of all objects of the kind
     #[arg(long)]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     cli::Context,
     cluster::{self, Cluster, Query, Refused, uri},
+    complete,
     exit::{self, Exit, Failure},
     output,
     target::Address,
@@ -34,6 +35,7 @@ const LINES: &str = "5";
 #[derive(Args)]
 pub struct Why {
     /// POD or KIND/NAME
+    #[arg(add = complete::pod())]
     target: String,
     #[command(flatten)]
     which: Which,
