@@ -174,28 +174,18 @@ fn network(cluster: &Cluster, mark: &Mark) -> Map<String, Value> {
         resources.insert(key.to_owned(), json!({"type": kind, "properties": properties}));
     };
     if let Some(cidr) = cluster.new_network() {
-        add("network", "OS::Neutron::Net", json!({"name": name, "tags": mark.tags()}));
-        let mut subnet = json!({
-            "name": name, "network": {"get_resource": "network"}, "cidr": cidr, "ip_version": 4, "tags": mark.tags(),
-        });
+        add("network", "OS::Neutron::Net", marked(mark, json!({"name": name})));
+        let subnet = json!({"name": name, "network": {"get_resource": "network"}, "cidr": cidr, "ip_version": 4});
+        let mut subnet = marked(mark, subnet);
         if !cluster.spec.network.nameservers.is_empty() {
             subnet["dns_nameservers"] = json!(cluster.spec.network.nameservers);
         }
         add("subnet", "OS::Neutron::Subnet", subnet);
-        add(
-            "router",
-            "OS::Neutron::Router",
-            json!({
-                "name": name, "external_gateway_info": {"network": {"get_param": "external_network"}}, "tags": mark.tags(),
-            }),
-        );
-        add(
-            "router_interface",
-            "OS::Neutron::RouterInterface",
-            json!({
-                "router": {"get_resource": "router"}, "subnet": {"get_resource": "subnet"},
-            }),
-        );
+        let gateway = json!({"network": {"get_param": "external_network"}});
+        let router = json!({"name": name, "external_gateway_info": gateway});
+        add("router", "OS::Neutron::Router", marked(mark, router));
+        let interface = json!({"router": {"get_resource": "router"}, "subnet": {"get_resource": "subnet"}});
+        add("router_interface", "OS::Neutron::RouterInterface", interface);
     }
     add(
         "security_group",
@@ -205,6 +195,13 @@ fn network(cluster: &Cluster, mark: &Mark) -> Map<String, Value> {
         }),
     );
     resources
+}
+
+/// The marks on one of Neutron's objects: as tags, and as words, for Heat gives it its tags only once it is there.
+fn marked(mark: &Mark, mut object: Value) -> Value {
+    object["tags"] = json!(mark.tags());
+    object["value_specs"] = json!({"description": mark.description()});
+    object
 }
 
 fn rules(access: &[Access]) -> Vec<Value> {
@@ -232,9 +229,9 @@ fn port(cluster: &Cluster, mark: &Mark, networks: &Networks, name: &str) -> Valu
         Some(_) => json!({"get_param": "network"}),
         None => json!({"get_resource": "network"}),
     };
-    let mut port = json!({"type": "OS::Neutron::Port", "properties": {
-        "name": name, "network": network, "security_groups": [{"get_resource": "security_group"}], "tags": mark.tags(),
-    }});
+    let groups = json!([{"get_resource": "security_group"}]);
+    let properties = marked(mark, json!({"name": name, "network": network, "security_groups": groups}));
+    let mut port = json!({"type": "OS::Neutron::Port", "properties": properties});
     if cluster.new_network().is_some() {
         // Without a subnet a port is made without an address, and never gets one. Neutron holds only ports that are
         // asked for to the quota, but counts a router's: made last, this one tells whether there is room for all.
@@ -372,12 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn every_object_names_its_cluster() {
+    fn every_object_names_its_cluster_from_its_first_moment() {
         let mut stacks = vec![all(&Cluster::named("demo"), birth())];
         stacks.push(state(&Cluster::named("demo"), &mark(), &Networks::default()));
         for stack in stacks {
             for (name, resource) in stack.template["resources"].as_object().unwrap() {
-                let properties = &resource["properties"];
+                let mut properties = resource["properties"].clone();
+                properties["tags"].take();
+                let properties = &properties;
                 let marked = !Mark::on(properties).is_empty() || !Mark::on(&properties["value_specs"]).is_empty();
                 let only_a_link = ["router_interface", "association"].contains(&name.as_str());
                 assert!(marked || only_a_link, "{name}");
