@@ -319,8 +319,8 @@ impl Agent {
         let essence = essence(&status);
         let status = status::on_host(status, &self.0.config.addresses);
         let api: Api<Pod> = Api::namespaced(self.0.client.clone(), pod::namespace(want));
-        let patch = json!({"metadata": {"uid": want.metadata.uid}, "status": status});
-        match api.patch_status(pod::name(want), &PatchParams::default(), &Patch::Merge(patch)).await {
+        let patch = json!({"metadata": {"uid": want.metadata.uid}, "status": status::own(&status)});
+        match api.patch_status(pod::name(want), &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(new) => {
                 self.renew(new);
                 Outcome::Reported(Ok(essence))

@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use serde_json::{Value, json};
 
 use crate::{
     decide::{self, Over},
@@ -69,6 +70,24 @@ pub fn on_host(mut status: PodStatus, addresses: &[std::net::IpAddr]) -> PodStat
     status.host_ip = addresses.first().map(ToString::to_string);
     status.host_ips = Some(addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect());
     status
+}
+
+/// The conditions that the agent writes.
+const OWN: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// What the agent writes of a status, as a strategic merge patch. Conditions that others wrote are theirs to change: they
+/// may be newer than they are known here.
+pub fn own(status: &PodStatus) -> Value {
+    let mut patch = json!(status);
+    if let Some(conditions) = patch["conditions"].as_array_mut() {
+        conditions.retain(|condition| OWN.iter().any(|own| condition["type"] == *own));
+    }
+    for addresses in ["podIPs", "hostIPs"] {
+        if let Some(list) = patch.get_mut(addresses).and_then(Value::as_array_mut) {
+            list.push(json!({"$patch": "replace"}));
+        }
+    }
+    patch
 }
 
 /// Whether the API knows this status, as far as we can tell.
@@ -276,17 +295,16 @@ fn conditions(want: &Pod, seen: &Observed, phase: &str, old: &PodStatus, now: Ti
     });
     let sandbox = seen.sandbox.ready().is_some() && !seen.cleaned;
     type Why = Option<(&'static str, String)>;
-    let own: [(&str, bool, Why); 5] = [
-        ("PodReadyToStartContainers", sandbox, None),
-        ("Initialized", not_initialized().is_none(), not_initialized().or(completed.clone())),
-        ("Ready", not_ready().is_none() && gated.is_none(), not_ready().or(gated)),
-        ("ContainersReady", not_ready().is_none(), not_ready()),
-        ("PodScheduled", true, None),
+    let own: [(bool, Why); 5] = [
+        (sandbox, None),
+        (not_initialized().is_none(), not_initialized().or(completed.clone())),
+        (not_ready().is_none() && gated.is_none(), not_ready().or(gated)),
+        (not_ready().is_none(), not_ready()),
+        (true, None),
     ];
     let before = |name: &str| old.conditions.iter().flatten().find(|c| c.type_ == name);
-    let mut all: Vec<PodCondition> = own
-        .into_iter()
-        .map(|(name, holds, why)| {
+    let mut all: Vec<PodCondition> = std::iter::zip(OWN, own)
+        .map(|(name, (holds, why))| {
             let status = if holds { "True" } else { "False" };
             let same = before(name).filter(|c| c.status == status);
             let (reason, message) = why.unzip();
@@ -301,11 +319,20 @@ fn conditions(want: &Pod, seen: &Observed, phase: &str, old: &PodStatus, now: Ti
             }
         })
         .collect();
-    let ours = all.len();
-    for theirs in old.conditions.iter().flatten() {
-        if !all[..ours].iter().any(|c| c.type_ == theirs.type_) {
-            all.push(theirs.clone());
-        }
-    }
+    all.extend(old.conditions.iter().flatten().filter(|theirs| !OWN.contains(&&*theirs.type_)).cloned());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_left_to_them() {
+        let status = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}], "conditions": [
+            {"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": "True"}]});
+        let patch = own(&serde_json::from_value(status).unwrap());
+        assert_eq!(patch["conditions"], json!([{"type": "Ready", "status": "True"}]));
+        assert_eq!(patch["podIPs"], json!([{"ip": "10.0.0.2"}, {"$patch": "replace"}]));
+    }
 }
