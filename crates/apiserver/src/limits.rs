@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 /// Places for so many, of which each user may take so many.
 pub(crate) struct Shares {
@@ -59,9 +62,57 @@ impl Drop for Share {
     }
 }
 
+/// Turns: after a crowd of each user, one every so often.
+pub(crate) struct Turns {
+    every: Duration,
+    crowd: u32,
+    /// When the last turn that was given would be, had there been no crowd.
+    given: Mutex<HashMap<String, Instant>>,
+}
+
+impl Turns {
+    /// So many users are remembered before those are looked for who have been quiet long enough to be forgotten.
+    const REMEMBERED: usize = 1024;
+
+    pub(crate) fn new(every: Duration, crowd: usize) -> Self {
+        Self { every, crowd: u32::try_from(crowd).unwrap_or(u32::MAX), given: Mutex::default() }
+    }
+
+    /// How long `who` has to wait for its turn.
+    pub(crate) fn wait(&self, who: &str, now: Instant) -> Duration {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.len() >= Self::REMEMBERED {
+            given.retain(|_, at| *at > now);
+        }
+        let before = given.get(who).copied().unwrap_or(now).max(now);
+        given.insert(who.to_owned(), before + self.every);
+        (before + self.every).saturating_duration_since(now).saturating_sub(self.every * self.crowd)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowd_goes_at_once_and_the_rest_one_by_one() {
+        let (turns, start) = (Turns::new(Duration::from_secs(1), 3), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        let waits = |who, second| turns.wait(who, at(second)).as_secs();
+        assert_eq!([(); 5].map(|()| waits("a", 0)), [0, 0, 0, 1, 2]);
+        assert_eq!((waits("b", 0), waits("a", 2)), (0, 1));
+        assert_eq!([(); 4].map(|()| waits("a", 100)), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn who_is_quiet_is_forgotten() {
+        let (turns, now) = (Turns::new(Duration::from_secs(1), 3), Instant::now());
+        for who in 0..Turns::REMEMBERED {
+            turns.wait(&who.to_string(), now);
+        }
+        turns.wait("busy", now + Duration::from_secs(2));
+        assert_eq!(turns.given.lock().unwrap().len(), 1);
+    }
 
     #[test]
     fn no_one_takes_all_and_what_is_given_back_can_be_taken() {

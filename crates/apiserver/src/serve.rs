@@ -23,7 +23,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::{Identity, Server, filters::Local, limits::Shares};
+use crate::{
+    Identity, Server,
+    filters::Local,
+    limits::{Shares, Turns},
+};
 use connection::Socket;
 
 pub(crate) use connection::counted_for;
@@ -31,6 +35,9 @@ pub(crate) use connection::counted_for;
 /// Connections that are open at a time, and the part of them that one host may have: four hosts are needed to shut all
 /// others out. With 32 KiB each they take 130 MiB (docs/decisions/api-port.md). One of HTTP/2 carries 250 requests.
 const CONNECTIONS: (usize, usize) = (4096, 4);
+/// How often one host may begin a handshake once it has begun as many at once as it may have connections. One costs
+/// the server a third of a millisecond, and whoever only begins it far less.
+const HANDSHAKES: Duration = Duration::from_millis(10);
 /// The part of the process's files that connections may take: store and node need theirs.
 const OF_FILES: usize = 2;
 /// How long connections may take to end.
@@ -52,10 +59,17 @@ impl Server {
     ///
     /// A connection for which there is no room is closed before its handshake: an answer would cost what is short.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>) -> io::Result<()> {
-        self.serve_within(listener, tls, Shares::new(room(), room() / CONNECTIONS.1)).await
+        let each = room() / CONNECTIONS.1;
+        self.serve_within(listener, tls, Shares::new(room(), each), Turns::new(HANDSHAKES, each)).await
     }
 
-    async fn serve_within(&self, listener: TcpListener, tls: Arc<ServerConfig>, places: Arc<Shares>) -> io::Result<()> {
+    async fn serve_within(
+        &self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        places: Arc<Shares>,
+        turns: Turns,
+    ) -> io::Result<()> {
         let mut tls = ServerConfig::clone(&tls);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (acceptor, router, connections) = (TlsAcceptor::from(Arc::new(tls)), self.router(), TaskTracker::new());
@@ -73,7 +87,8 @@ impl Server {
                 },
                 () = self.stopping() => break,
             };
-            let Some(place) = places.take(&counted_for(address.ip())) else {
+            let host = counted_for(address.ip());
+            let Some(place) = places.take(&host) else {
                 if complained.is_none_or(|at| at.elapsed() > COMPLAINT) {
                     tracing::warn!(%address, "too many connections: this one and others are closed");
                     complained = Some(Instant::now());
@@ -81,8 +96,11 @@ impl Server {
                 continue;
             };
             let socket = Socket { stream, _place: place };
+            let now = Instant::now();
+            let turn = now + turns.wait(&host, now);
             let (server, acceptor, router) = (self.clone(), acceptor.clone(), router.clone());
             connections.spawn(async move {
+                tokio::time::sleep_until(turn).await;
                 if let Err(error) = connection::serve(server, socket, address, acceptor, router).await {
                     tracing::debug!(%address, "connection: {error}");
                 }

@@ -1,6 +1,6 @@
 mod hostile;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{
     Door, Server,
     authn::{Authenticator, StoredHolders},
-    limits::Shares,
+    limits::{Shares, Turns},
     pki::{Names, Pki, Tls},
     testing::{self, Fixture},
 };
@@ -28,6 +28,10 @@ struct Port {
 }
 
 async fn listening(dir: &Path, doors: Vec<Door>, places: Arc<Shares>) -> Port {
+    listening_by_turns(dir, doors, places, Turns::new(Duration::ZERO, 1)).await
+}
+
+async fn listening_by_turns(dir: &Path, doors: Vec<Door>, places: Arc<Shares>, turns: Turns) -> Port {
     let now = jiff::Timestamp::now();
     let pki = Pki::open(&dir.join("pki"), now).unwrap();
     let store: Arc<dyn store::Store> = Arc::new(store::Embedded::open(dir.join("store")).unwrap());
@@ -39,7 +43,7 @@ async fn listening(dir: &Path, doors: Vec<Door>, places: Arc<Shares>) -> Port {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = server.clone();
-    let task = tokio::spawn(async move { serving.serve_within(listener, tls.config(), places).await });
+    let task = tokio::spawn(async move { serving.serve_within(listener, tls.config(), places, turns).await });
     Port { server, pki, address, task }
 }
 

@@ -21,13 +21,22 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Port, listening};
-use crate::{Door, limits::Shares};
+use super::{Port, listening, listening_by_turns};
+use crate::{
+    Door,
+    limits::{Shares, Turns},
+};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 async fn connect(port: &Port) -> TcpStream {
     TcpStream::connect(port.address).await.unwrap()
+}
+
+async fn connect_from(address: &str, port: &Port) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    socket.connect(port.address).await.unwrap()
 }
 
 /// A handshake that offers these protocols.
@@ -119,12 +128,26 @@ async fn no_host_takes_all_connections() {
     let port = listening(dir.path(), vec![], Shares::new(3, 2)).await;
     let held = [connect(&port).await, connect(&port).await];
     assert!(!is_served(&port, connect(&port).await).await);
-    let elsewhere = TcpSocket::new_v4().unwrap();
-    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    assert!(is_served(&port, elsewhere.connect(port.address).await.unwrap()).await);
+    assert!(is_served(&port, connect_from("127.0.0.2:0", &port).await).await);
     drop(held);
     // The server sees the end of them soon.
     while !is_served(&port, connect(&port).await).await {}
+}
+
+/// A handshake costs the server more than the client that does no more than begin it.
+#[tokio::test]
+async fn no_host_begins_handshakes_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let turns = Turns::new(Duration::from_secs(3600), 2);
+    let port = listening_by_turns(dir.path(), vec![], Shares::new(10, 10), turns).await;
+    for _ in 0..2 {
+        assert!(is_served(&port, connect(&port).await).await);
+    }
+    let (late, other) = (connect(&port).await, connect_from("127.0.0.2:0", &port).await);
+    tokio::select! {
+        served = is_served(&port, late) => panic!("after its turns: {served}"),
+        served = is_served(&port, other) => assert!(served),
+    }
 }
 
 /// Takes over the connection and says back what it hears.
