@@ -89,13 +89,14 @@ pub fn build(image: &Image, places: &Places) -> Result<Vec<(PathBuf, u64)>, Erro
     create_dir(&places.output)?;
     let out = |name: &str| places.output.join(name);
 
-    let more: Vec<&str> = root::MODULES.iter().copied().chain(spec.modules.iter().map(String::as_str)).collect();
-    let [first, machine, node] = kernel.modules([&initrd::MODULES, &more, root::NODE_MODULES])?;
-    let initrd = initrd::archive(handover, first);
+    let initrd = initrd::archive(handover, kernel.modules(initrd::modules())?);
     write(&out("initrd"), &initrd)?;
     write(&out("kernel"), kernel.program())?;
 
-    let mut tree = root::tree(&packages, program, [(modules::MACHINE, machine), (modules::NODE, node)])?;
+    let chosen = spec.modules.iter().map(String::as_str);
+    let mut modules = kernel.modules(root::modules().chain(chosen))?;
+    modules.push((modules::CHOSEN.to_owned(), spec.modules.join("\n").into_bytes()));
+    let mut tree = root::tree(&packages, program, modules)?;
     tree.add_data(boot::DIGESTS.trim_start_matches('/'), digests(&[("kernel", kernel.program()), ("initrd", &initrd)]));
     root::filesystem(&tree, &out("root"))?;
     let root = append_tree(&out("root"))?;

@@ -6,10 +6,12 @@
 
 mod children;
 mod console;
+mod devices;
 mod first;
 mod log;
 pub mod mounts;
 mod net;
+mod notify;
 mod power;
 mod supervise;
 mod tunables;
@@ -32,17 +34,15 @@ use net::Net;
 use power::End;
 use supervise::Service;
 
-use crate::modules;
-
 /// What PID 1 runs, and what it must know of it.
 pub trait Node: Send + Sync + 'static {
     /// Its version, in words.
     fn version(&self) -> String;
     /// Writes down what the program is to know of this machine, before it starts.
     fn configure(&self, config: &MachineConfig) -> io::Result<()>;
-    /// The program. When it is told to end by SIGTERM, it ends the containers too.
+    /// The program. It says when its API answers, as sd_notify(3) has it; told to end by SIGTERM, it ends the containers too.
     fn command(&self) -> Command;
-    /// Whether the API answers; why not, in words.
+    /// Asks whether the API, which was ready, still answers; why not, in words.
     fn health(&self) -> Result<(), String>;
     /// SHA-256 of the cluster's authority, in hex, once there is one.
     fn authority(&self) -> Option<String>;
@@ -112,14 +112,13 @@ fn guarded(machine: &Arc<Machine>, name: &'static str, work: fn(&Arc<Machine>)) 
 /// From modules to a running node.
 fn start(machine: &Arc<Machine>) {
     let complain = |what: &str, e: &dyn std::fmt::Display| machine.console.set(Topic::Error, format!("{what}: {e}"));
-    if let Err(e) = modules::load(Path::new(modules::MACHINE)) {
-        complain("load kernel modules", &first::causes(&e));
+    if let Err(e) = devices::drive(machine) {
+        complain("drive the devices", &first::causes(&e));
     }
     if let Err(e) = mounts::etc() {
         complain("put memory over /etc", &e);
     }
     tunables::set().iter().for_each(|complaint| complain("tune the kernel", complaint));
-    guarded(machine, "power button", power::hear_button);
     let config = first::configuration(machine);
     first::state(machine, &config);
     guarded(machine, "kernel log", |machine| {

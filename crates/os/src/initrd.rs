@@ -10,7 +10,11 @@ use rustix::{
     process::{chdir, chroot},
 };
 
-use crate::{modules, slot::Slot, verity};
+use crate::{
+    modules::{self, Modules},
+    slot::Slot,
+    verity,
+};
 
 /// Why the machine cannot start. PID 1 then ends, which the kernel answers with a panic and a restart.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +47,10 @@ pub fn main() -> Result<Infallible, Error> {
     }
     let line = fs::read_to_string("/proc/cmdline").map_err(system("read /proc/cmdline"))?;
     let root = verity::Root::on(&line).ok_or(Error::Unnamed)??;
-    let disks = disks::Disks::open().map_err(system("listen for disks"))?;
-    modules::load(Path::new(MODULES))?;
+    let modules = Modules::open(Path::new(MODULES))?;
+    let disks = disks::Disks::open(&modules)?;
+    modules.want(&verity::Root::MODULES)?;
+    modules.want(&["fs-erofs"])?;
     let disk = disks.find(&root, Slot::on(&line))?;
     eprintln!("rastos: the root is on {disk}");
     let device = mapper::open(&root, &disk).map_err(system(format!("open {disk} through dm-verity")))?;

@@ -11,4 +11,5 @@ pub mod modules;
 pub mod slot;
 pub mod state;
 mod sys;
+mod uevents;
 pub mod verity;

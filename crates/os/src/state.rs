@@ -128,7 +128,7 @@ impl Owner {
     }
 }
 
-/// Mounts the state, whatever that takes. Says where it is.
+/// Mounts the state, whatever that takes; a new one is small until [`grow`]. Says where it is, and how large its disk is.
 pub fn mount(config: &MachineConfig) -> Result<String, Error> {
     let device = match &config.spec.state.serial {
         Some(serial) => disk::by_serial(serial)?,
@@ -144,8 +144,8 @@ pub fn mount(config: &MachineConfig) -> Result<String, Error> {
         }
         attach(&device, at)?;
     }
-    match own(&device, at, &ours).and_then(|()| grow(&device)) {
-        Ok(size) => Ok(format!("{} on {AT}, {size} MiB{mended}", device.display())),
+    match own(&device, at, &ours).and_then(|()| size(&device)) {
+        Ok(bytes) => Ok(format!("{} on {AT}, {} MiB{mended}", device.display(), bytes >> 20)),
         Err(e) => {
             // Another's: nothing of ours may be written there.
             let _busy = unmount(at, UnmountFlags::DETACH);
@@ -263,13 +263,15 @@ fn write_owner(at: &Path, owner: &Owner) -> io::Result<()> {
     File::open(at)?.sync_all()
 }
 
-/// Takes all of the disk; says how many MiB that is. To be called again when the disk may have grown.
-pub fn grow(device: &Path) -> Result<u64, Error> {
-    let doing = || format!("grow the filesystem on {}", device.display());
-    let bytes = ext4::size(device).map_err(Error::io(doing()))?;
-    let root = File::open(AT).map_err(Error::io(doing()))?;
-    ext4::grow(&root, bytes).map_err(Error::io(doing()))?;
-    Ok(bytes >> 20)
+/// Takes all of the disk. To be called again when the disk may have grown.
+pub fn grow(device: &Path) -> Result<(), Error> {
+    let bytes = size(device)?;
+    let root = File::open(AT).map_err(Error::io(format!("open {AT}")))?;
+    ext4::grow(&root, bytes).map_err(Error::io(format!("grow the filesystem on {}", device.display())))
+}
+
+fn size(device: &Path) -> Result<u64, Error> {
+    ext4::size(device).map_err(Error::io(format!("look at {}", device.display())))
 }
 
 /// The device that the state is on, while it is mounted.

@@ -1,4 +1,4 @@
-//! dm-verity's hash tree: version 1, SHA-256, no salt, no superblock. It follows the data it covers, its topmost
+//! dm-verity's hash tree: version 1, BLAKE2b-512, no salt, no superblock. It follows the data it covers, its topmost
 //! block first, so that what the tree hangs on is found by the root hash alone.
 
 use std::{
@@ -7,11 +7,13 @@ use std::{
     str::FromStr,
 };
 
-use sha2::{Digest as _, Sha256};
+use blake2::{Blake2b512, Digest as _};
 
 /// Bytes in a block, of data and of hashes alike.
 pub const BLOCK: usize = 4096;
-const DIGEST: usize = 32;
+const DIGEST: usize = 64;
+/// The hash, as the kernel names it.
+const ALGORITHM: &str = "blake2b-512";
 
 /// What a root filesystem is known by: `HASH:BLOCKS` on the kernel's command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +26,15 @@ pub struct Root {
 
 /// Text that is no `HASH:BLOCKS`.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not 64 hex digits, a colon and a number of blocks of 2 or more")]
+#[error("{0:?} is not 128 hex digits, a colon and a number of blocks of 2 or more")]
 pub struct BadRoot(String);
 
 impl Root {
     /// The parameter on the kernel's command line.
     pub const PARAMETER: &str = "rastos.root";
+
+    /// The kernel modules that its table's target and hash ask for.
+    pub const MODULES: [&str; 2] = ["dm-verity", "crypto-blake2b-512"];
 
     /// The root that a kernel command line names.
     pub fn on(command_line: &str) -> Option<Result<Self, BadRoot>> {
@@ -39,14 +44,14 @@ impl Root {
 
     /// Whether a block is the topmost one of this root's tree.
     pub fn tops(&self, block: &[u8; BLOCK]) -> bool {
-        <[u8; DIGEST]>::from(Sha256::digest(block)) == self.hash
+        <[u8; DIGEST]>::from(Blake2b512::digest(block)) == self.hash
     }
 
     /// The table line of a device that lies on `device` and restarts the machine rather than give a wrong answer.
     pub fn table(&self, device: &str) -> String {
         let Self { blocks, .. } = self;
         let hash = hex::encode(self.hash);
-        format!("1 {device} {device} {BLOCK} {BLOCK} {blocks} {blocks} sha256 {hash} - 1 panic_on_corruption")
+        format!("1 {device} {device} {BLOCK} {BLOCK} {blocks} {blocks} {ALGORITHM} {hash} - 1 panic_on_corruption")
     }
 }
 
@@ -75,7 +80,7 @@ pub fn tree(data: &mut dyn Read, tree: &mut dyn Write) -> io::Result<Root> {
     let mut block = [0; BLOCK];
     let mut blocks = 0;
     while fill(data, &mut block)? {
-        levels[0].extend_from_slice(&Sha256::digest(block));
+        levels[0].extend_from_slice(&Blake2b512::digest(block));
         blocks += 1;
     }
     if blocks < 2 {
@@ -86,13 +91,13 @@ pub fn tree(data: &mut dyn Read, tree: &mut dyn Write) -> io::Result<Root> {
         if lowest.len() == BLOCK {
             break;
         }
-        let above = lowest.chunks(BLOCK).flat_map(|block| <[u8; DIGEST]>::from(Sha256::digest(block))).collect();
+        let above = lowest.chunks(BLOCK).flat_map(|block| <[u8; DIGEST]>::from(Blake2b512::digest(block))).collect();
         levels.push(above);
     }
     for level in levels.iter().rev() {
         tree.write_all(level)?;
     }
-    Ok(Root { hash: Sha256::digest(&levels[levels.len() - 1]).into(), blocks })
+    Ok(Root { hash: Blake2b512::digest(&levels[levels.len() - 1]).into(), blocks })
 }
 
 /// Reads one block; `false` at the end.
@@ -122,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_no_root_is_refused() {
-        let hash = "0".repeat(64);
+        let hash = "0".repeat(128);
         for text in ["", ":", "12:3", &format!("{hash}:1"), &format!("{hash}:-4"), &format!("+{}:4", &hash[1..])] {
             assert!(text.parse::<Root>().is_err(), "{text}");
         }
@@ -131,8 +136,8 @@ mod tests {
     #[test]
     fn the_first_block_of_the_tree_is_its_top() {
         let mut written = Vec::new();
-        let root = tree(&mut vec![7; 129 * BLOCK + 5].as_slice(), &mut written).unwrap();
-        assert_eq!((root.blocks, written.len()), (130, 3 * BLOCK));
+        let root = tree(&mut vec![7; 65 * BLOCK + 5].as_slice(), &mut written).unwrap();
+        assert_eq!((root.blocks, written.len()), (66, 3 * BLOCK));
         assert!(root.tops(written[..BLOCK].try_into().unwrap()));
         assert!(!root.tops(written[BLOCK..2 * BLOCK].try_into().unwrap()));
     }

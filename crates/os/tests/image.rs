@@ -10,7 +10,7 @@ use std::{
 
 use os::{
     image::{Image, Places, build},
-    verity,
+    modules, verity,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -55,7 +55,9 @@ fn the_disk_holds_what_was_built_and_the_tree_is_veritysetup_s() {
     let (data, tree) = bytes.split_at(root.blocks as usize * verity::BLOCK);
     fs::write(at("data"), data).unwrap();
     let said = printed(
-        Command::new("veritysetup").args(["format", "--no-superblock", "--salt=-"]).args([at("data"), at("tree")]),
+        Command::new("veritysetup")
+            .args(["format", "--no-superblock", "--salt=-", "--hash=blake2b-512"])
+            .args([at("data"), at("tree")]),
     );
     assert_eq!(fs::read(at("tree")).unwrap(), tree);
     let hash = said.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap();
@@ -91,6 +93,31 @@ fn the_root_has_few_programs_and_no_shell() {
     let version = printed(Command::new("chroot").arg(&unpacked).args(["/usr/sbin/nft", "--version"]));
     assert!(version.starts_with("nftables v"), "{version}");
     assert!(fs::read(unpacked.join("etc/ssl/certs/ca-certificates.crt")).unwrap().starts_with(b"-----BEGIN CERT"));
+}
+
+#[test]
+fn the_index_says_of_modules_what_they_say_of_themselves() {
+    let image = built(json!({"slotSize": "16Mi", "modules": ["nfs"]}));
+    let unpacked = image.path().join("unpacked");
+    printed(Command::new("fsck.erofs").arg(format!("--extract={}", unpacked.display())).arg(image.path().join("root")));
+    let modules = unpacked.join(modules::MACHINE.trim_start_matches('/'));
+    assert_eq!(fs::read_to_string(modules.join(modules::CHOSEN)).unwrap(), "nfs");
+    let index = fs::read_to_string(modules.join(modules::INDEX)).unwrap();
+    let mut before = Vec::new();
+    for line in index.lines() {
+        let module: modules::Module = line.parse().unwrap();
+        let told = |field| {
+            printed(Command::new("modinfo").args(["-F", field]).arg(modules.join(format!("{}.ko", module.name))))
+        };
+        assert!(module.needs.iter().all(|needed| before.contains(needed)), "{line}");
+        assert_eq!(module.needs.join(","), told("depends").trim().replace('-', "_"), "{line}");
+        let aliases: Vec<String> = module.aliases.iter().map(ToString::to_string).collect();
+        assert_eq!(aliases, told("alias").lines().collect::<Vec<_>>(), "{line}");
+        before.push(module.name);
+    }
+    for name in ["virtio_net", "virtio_scsi", "isofs", "nft_chain_nat", "nfs"] {
+        assert!(before.iter().any(|module| module == name), "{name}");
+    }
 }
 
 /// Files that may be executed, by path.

@@ -75,13 +75,14 @@ impl Instance {
         settings.record(host)?;
 
         let control = Control::start(host, settings, &name).await?;
+        control.announce().await?;
         let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
         let scheduler = scheduler::run(control.client("kube-scheduler"), stopped());
         let mut parts = JoinSet::new();
         parts.spawn(controllers.map(|()| "controllers"));
         parts.spawn(scheduler.map(|()| "scheduler"));
         if settings.machine.is_some() {
-            machine::modules().await;
+            machine::prepare().await;
         }
         let runtime = Keeper::start(runtime::Config { backend, ..keeper(host) }).await.context("start the helper")?;
         let ending = settings.machine.is_some().then(|| runtime.clone());

@@ -55,8 +55,6 @@ enum Verb {
     Logs(verbs::logs::Logs),
     Exec(verbs::exec::Exec),
     Images(verbs::images::Images),
-    #[command(hide = true)]
-    Init(verbs::init::Init),
     Pull(verbs::pull::Pull),
     Run(verbs::run::Run),
     Os(verbs::os::Os),
@@ -87,7 +85,6 @@ impl Cli {
             Verb::Wait(verb) => wait(verb.run(&context)),
             Verb::Logs(verb) => wait(verb.run(&context)),
             Verb::Exec(verb) => wait(verb.run(&context)),
-            Verb::Init(verb) => verb.run(&context),
             Verb::Images(verb) => wait(verb.run(&context)),
             Verb::Pull(verb) => wait(verb.run(&context)),
             Verb::Run(verb) => wait(verb.run(&context)),

@@ -20,6 +20,7 @@ mod why;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use telemetry::Log;
 
 use crate::{cli::Cli, exit::Exit};
 
@@ -30,15 +31,22 @@ fn main() -> ExitCode {
         Some("helper") => return runtime::helper::main(args),
         Some("cni") => return verbs::cni::main(),
         None if verbs::cni::called() => return verbs::cni::main(),
+        // A machine's own two. Its first second is too short to learn all the verbs there are.
+        Some("init") => return run(&Log::default(), verbs::init::run),
+        Some("machine") => return run(&Log::default(), verbs::up::on_machine),
         _ => {}
     }
     complete::answer();
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(&cli.log()) {
+    run(&cli.log(), || cli.run())
+}
+
+fn run(log: &Log, work: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    if let Err(error) = telemetry::init(log) {
         eprintln!("rast: {error}");
         return Exit::Usage.into();
     }
-    match cli.run() {
+    match work() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(format!("rast: {}", exit::words(&error)));

@@ -119,6 +119,10 @@ impl Settings {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
+        // As PID 1 writes it: a machine in its first second needs no second parser.
+        if let Ok(settings) = serde_json::from_str(&text) {
+            return Ok(settings);
+        }
         serde_saphyr::from_str(&text)
             .map_err(|e| Failure::new(Exit::Invalid, format!("{}: {e}", file.display())).into())
     }

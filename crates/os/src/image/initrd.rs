@@ -3,13 +3,19 @@
 use std::io::Write as _;
 
 use super::{
-    kernel::Numbered,
+    kernel::Files,
     tree::{Node, Tree},
 };
 
-/// What it takes to find the root and open it. Entropy comes first: without it the next program may wait for long.
-pub const MODULES: [&str; 8] =
-    ["virtio-rng", "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "nvme", "dm-verity", "erofs"];
+/// What it may take to find the root; each is loaded where such a device is.
+pub const DEVICES: [&str; 6] = ["virtio-rng", "virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "nvme"];
+/// What it takes to open the root.
+const ROOT: [&str; 3] = ["blake2b_generic", "dm-verity", "erofs"];
+
+/// The modules of an initrd.
+pub fn modules() -> impl Iterator<Item = &'static str> {
+    DEVICES.into_iter().chain(ROOT)
+}
 
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -17,7 +23,7 @@ const DATA: u32 = 0o100_644;
 const LINK: u32 = 0o120_777;
 
 /// The archive that the kernel unpacks, compressed.
-pub fn archive(program: Vec<u8>, modules: Vec<Numbered>) -> Vec<u8> {
+pub fn archive(program: Vec<u8>, modules: Files) -> Vec<u8> {
     let mut tree = Tree::default();
     tree.add_program("init", program);
     for directory in ["dev", "proc", "sys", "root"] {

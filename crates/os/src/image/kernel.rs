@@ -5,10 +5,13 @@ use std::{
     path::Path,
 };
 
-use super::{Error, package, tree::Node};
+use glob::Pattern;
 
-/// A module's file, ready to be loaded in the order of such names.
-pub type Numbered = (String, Vec<u8>);
+use super::{Error, package, tree::Node};
+use crate::modules::{self, Module};
+
+/// Files of a directory: modules, and the index that tells what each is for.
+pub type Files = Vec<(String, Vec<u8>)>;
 
 /// A kernel package.
 pub struct Kernel {
@@ -47,20 +50,15 @@ impl Kernel {
         &self.program
     }
 
-    /// Modules and all they need, for the stages of a boot: each numbered after what it needs, and none in a stage
-    /// when an earlier one has loaded it.
-    pub fn modules<const N: usize>(&self, stages: [&[&str]; N]) -> Result<[Vec<Numbered>; N], Error> {
+    /// Modules and all they need, with an index in which each stands behind what it needs.
+    pub fn modules<'a>(&self, wanted: impl IntoIterator<Item = &'a str>) -> Result<Files, Error> {
         let mut order = Vec::new();
-        let mut staged = [const { Vec::new() }; N];
-        for (wanted, staged) in stages.into_iter().zip(&mut staged) {
-            let earlier = order.len();
-            for name in wanted {
-                self.visit(name, &mut order)?;
-            }
-            let modules = order[earlier..].iter().enumerate();
-            staged.extend(modules.map(|(n, name)| (format!("{n:03}-{name}.ko"), self.modules[name].clone())));
+        for name in wanted {
+            self.visit(name, &mut order)?;
         }
-        Ok(staged)
+        let index: String = order.iter().map(|name| format!("{}\n", entry(name, &self.modules[name]))).collect();
+        let files = order.iter().map(|name| (format!("{name}.ko"), self.modules[name].clone()));
+        Ok(files.chain([(modules::INDEX.to_owned(), index.into_bytes())]).collect())
     }
 
     fn visit(&self, name: &str, order: &mut Vec<String>) -> Result<(), Error> {
@@ -82,13 +80,23 @@ fn plain(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_")
 }
 
-/// The modules that a module names in its `.modinfo`.
+/// What an index says of a module.
+fn entry(name: &str, module: &[u8]) -> Module {
+    // One that no device or mount could have is left out.
+    let aliases = told(module, b"alias=").filter_map(|alias| Pattern::new(&alias).ok());
+    Module { name: name.to_owned(), needs: needs(module), aliases: aliases.collect() }
+}
+
+/// The modules that a module needs.
 fn needs(module: &[u8]) -> Vec<String> {
-    const FIELD: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(FIELD.len()).position(|window| window == FIELD) else { return Vec::new() };
-    let names = module[at + FIELD.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
-    let names = String::from_utf8_lossy(names);
-    names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    let names = told(module, b"depends=").next().unwrap_or_default();
+    names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
+}
+
+/// What a module says of itself in its `.modinfo`, where words of the form `field=value` stand between zero bytes.
+fn told<'a>(module: &'a [u8], field: &'static [u8]) -> impl Iterator<Item = String> + 'a {
+    let words = module.split(|byte| *byte == 0).filter_map(move |word| word.strip_prefix(field));
+    words.map(|word| String::from_utf8_lossy(word).into_owned())
 }
 
 #[cfg(test)]
@@ -96,7 +104,7 @@ mod tests {
     use super::*;
 
     fn kernel(modules: &[(&str, &str)]) -> Kernel {
-        let module = |needs: &str| format!("elf\0license=GPL\0depends={needs}\0name=x\0").into_bytes();
+        let module = |needs: &str| format!("elf\0license=GPL\0alias=fs-x\0depends={needs}\0name=x\0").into_bytes();
         let modules = modules.iter().map(|(name, needs)| ((*name).to_owned(), module(needs))).collect();
         Kernel { program: Vec::new(), modules, builtin: BTreeSet::from(["ext4".to_owned()]) }
     }
@@ -104,16 +112,15 @@ mod tests {
     #[test]
     fn a_module_comes_after_what_it_needs() {
         let kernel = kernel(&[("dm_verity", "dm-bufio,dm_mod"), ("dm_bufio", "dm_mod"), ("dm_mod", "")]);
-        let stages = kernel.modules([&["dm-bufio"], &["dm-verity", "ext4"], &["dm-mod"]]).unwrap();
-        let names = stages.map(|stage| stage.into_iter().map(|(name, _)| name).collect::<Vec<_>>());
-        assert_eq!(names, [vec!["000-dm_mod.ko", "001-dm_bufio.ko"], vec!["000-dm_verity.ko"], vec![]]);
+        let files = kernel.modules(["dm-verity", "ext4"]).unwrap();
+        let (names, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        assert_eq!(names, ["dm_mod.ko", "dm_bufio.ko", "dm_verity.ko", "index"]);
+        let index = "dm_mod  fs-x\ndm_bufio dm_mod fs-x\ndm_verity dm_bufio,dm_mod fs-x\n";
+        assert_eq!(String::from_utf8_lossy(&files[3]), index);
     }
 
     #[test]
     fn a_module_that_does_not_exist_is_named() {
-        assert_eq!(
-            kernel(&[]).modules([&["nosuch"]]).unwrap_err().to_string(),
-            "the kernel package has no module nosuch"
-        );
+        assert_eq!(kernel(&[]).modules(["nosuch"]).unwrap_err().to_string(), "the kernel package has no module nosuch");
     }
 }

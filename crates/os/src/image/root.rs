@@ -8,34 +8,28 @@ use std::{
 };
 
 use super::{
-    Error, failed,
-    kernel::Numbered,
+    Error, failed, initrd,
+    kernel::Files,
     package::{self, Store},
     tool::Tool,
     tree::{Node, Tree},
 };
+use crate::modules;
 
-/// What a machine needs until its API is ready, beyond what the initrd has loaded.
+/// What devices and mounts may ask PID 1 for, beyond what they may ask the initrd for.
 #[rustfmt::skip]
-pub const MODULES: &[&str] = &[
+const MODULES: &[&str] = &[
     // Filesystems: /etc, config drives, NoCloud, the boot partition; the state's checksums.
     "overlay", "isofs", "vfat", "nls_ascii", "nls_cp437", "nls_utf8", "crc32c-intel",
-    // Drives that the initrd can do without, the network's cards, the power button.
-    "ata_piix", "sr_mod", "virtio_net", "button", "evdev",
+    // Drives that the initrd can do without, the network's cards, the power button, the hypervisor's wishes.
+    "ata_piix", "sr_mod", "virtio_net", "button", "evdev", "virtio_balloon", "virtio_console",
 ];
 
-/// What a node needs beyond that, for its containers.
-#[rustfmt::skip]
-pub const NODE_MODULES: &[&str] = &[
-    "efivarfs", "fuse", "loop",
-    // The network.
-    "bridge", "br_netfilter", "veth", "vxlan", "tun", "wireguard", "tls",
-    // The packet filter.
-    "nf_tables", "nft_chain_nat", "nft_ct", "nft_nat", "nft_masq", "nft_redir", "nft_fib_inet", "nft_reject_inet",
-    "nft_limit", "nft_log", "nft_numgen", "nft_hash", "nft_objref", "nf_conntrack_netlink",
-    // Limits on traffic, the watchdog, the hypervisor's wishes.
-    "sch_htb", "sch_ingress", "softdog", "virtio_balloon", "virtio_console",
-];
+/// The modules of a root.
+pub fn modules<'a>() -> impl Iterator<Item = &'a str> {
+    // The initrd's once more: a disk of a kind that is not the root's may come later.
+    [&initrd::DEVICES, MODULES, modules::NODE].into_iter().flatten().copied()
+}
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "ld-linux-x86-64.so.2";
@@ -82,7 +76,7 @@ const MKFS: Tool = Tool("mkfs.erofs", "erofs-utils");
 const UUID: &str = "7261734f-5300-4000-8000-000000000000";
 
 /// Everything the root holds.
-pub fn tree(packages: &Store, program: Vec<u8>, modules: [(&str, Vec<Numbered>); 2]) -> Result<Tree, Error> {
+pub fn tree(packages: &Store, program: Vec<u8>, modules: Files) -> Result<Tree, Error> {
     let mut tree = Tree::default();
     tree.add_program("usr/bin/rast", program);
     tree.add_program("usr/sbin/nft", file_of(packages, NFT)?);
@@ -91,10 +85,8 @@ pub fn tree(packages: &Store, program: Vec<u8>, modules: [(&str, Vec<Numbered>);
         tree.add(Path::new(LIBRARIES).join(library.1), Node::File { bytes, executable });
     }
     tree.add(format!("usr/lib64/{LOADER}"), Node::Link(format!("../lib/x86_64-linux-gnu/{LOADER}").into()));
-    for (directory, modules) in modules {
-        for (name, bytes) in modules {
-            tree.add_data(Path::new(directory.trim_start_matches('/')).join(name), bytes);
-        }
+    for (name, bytes) in modules {
+        tree.add_data(Path::new(modules::MACHINE.trim_start_matches('/')).join(name), bytes);
     }
     for directory in MOUNT_POINTS {
         tree.add(directory, Node::Directory);

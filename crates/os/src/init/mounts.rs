@@ -2,7 +2,12 @@
 
 use std::{ffi::CString, fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+};
+
+use crate::modules::{self, Modules};
 
 /// Kind, place and options. No program is run from any of them.
 const TABLE: [(&str, &str, &str); 9] = [
@@ -33,13 +38,17 @@ pub fn early() -> Vec<String> {
     if let Err(e) = mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC) {
         complaints.push(format!("share mounts: {e}"));
     }
-    for controller in CONTROLLERS {
-        let file = Path::new(CGROUPS).join("cgroup.subtree_control");
-        if let Err(e) = fs::write(file, format!("+{controller}")) {
-            complaints.push(format!("hand on the cgroup controller {controller}: {e}"));
-        }
-    }
     complaints
+}
+
+/// Lets cgroups below the first one limit what pods are limited by. To be called before the first container; it takes a
+/// while, and the API needs none of it.
+pub fn hand_on_controllers() -> io::Result<()> {
+    let file = Path::new(CGROUPS).join("cgroup.subtree_control");
+    CONTROLLERS.iter().try_for_each(|controller| {
+        let failed = |e| io::Error::other(format!("hand on the cgroup controller {controller}: {e}"));
+        fs::write(&file, format!("+{controller}")).map_err(failed)
+    })
 }
 
 fn one(kind: &str, at: &str, options: &str) -> io::Result<()> {
@@ -57,10 +66,23 @@ fn one(kind: &str, at: &str, options: &str) -> io::Result<()> {
     mount_with(kind, kind, path, flags | MountFlags::NOSUID | MountFlags::NOEXEC, options)
 }
 
-/// Mounts with options that are text.
+/// Mounts with options that are text; loads the filesystem's driver first, if the kernel lacks it.
 pub fn mount_with(source: &str, kind: &str, at: &Path, flags: MountFlags, options: &str) -> io::Result<()> {
     let options = CString::new(options)?;
-    Ok(mount(source, at, kind, flags, Some(options.as_c_str()))?)
+    let mount = || mount(source, at, kind, flags, Some(options.as_c_str()));
+    match mount() {
+        Err(Errno::NODEV) => driver(kind)?,
+        done => return Ok(done?),
+    }
+    Ok(mount()?)
+}
+
+fn driver(kind: &str) -> io::Result<()> {
+    // What a FAT is mounted with by default; the kernel finds that out when it is too late.
+    let charsets: &[&str] = if kind == "vfat" { &["nls_cp437", "nls_ascii", "nls_utf8"] } else { &[] };
+    let alias = format!("fs-{kind}");
+    let asked = [&[&*alias], charsets].concat();
+    Modules::open(Path::new(modules::MACHINE)).and_then(|modules| modules.want(&asked)).map_err(io::Error::other)
 }
 
 /// Puts memory over `/etc`; what the image has there is still seen.

@@ -13,7 +13,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{LOGS, Machine, console::Topic, log::Log};
+use super::{LOGS, Machine, console::Topic, log::Log, notify::Ear};
 
 /// The longest wait before the next start.
 pub const LONGEST: Duration = Duration::from_secs(30);
@@ -35,6 +35,7 @@ pub struct Service {
 #[derive(Default)]
 struct State {
     pid: Option<Pid>,
+    ready: bool,
     ending: bool,
 }
 
@@ -43,6 +44,13 @@ impl Service {
     pub fn pause(&self, at_most: Duration) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.changed.wait_timeout_while(state, at_most, |s| !s.ending));
+    }
+
+    /// Waits until the child has said that it is ready, unless all is to end; whether it has.
+    pub fn ready(&self, at_most: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(state, at_most, |s| !s.ready && !s.ending);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ready
     }
 
     /// Whether all is to end.
@@ -72,13 +80,19 @@ impl Service {
 
     fn set(&self, pid: Option<Pid>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.pid = pid;
+        (state.pid, state.ready) = (pid, false);
+        self.changed.notify_all();
+    }
+
+    fn said_ready(&self, pid: Option<Pid>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.ready = pid.is_some() && state.pid == pid;
         self.changed.notify_all();
     }
 }
 
 /// Keeps the child running until all is to end.
-pub fn run(machine: &Machine) {
+pub fn run(machine: &Arc<Machine>) {
     let mut failures = 0;
     while !machine.service.ending() {
         let begun = Instant::now();
@@ -98,11 +112,15 @@ pub fn run(machine: &Machine) {
 }
 
 /// Runs the child to its end; says how it ended.
-fn once(machine: &Machine) -> std::io::Result<String> {
+fn once(machine: &Arc<Machine>) -> std::io::Result<String> {
     let mut command = machine.node.command();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ear = Ear::open(&mut command)?;
     let (mut child, ended) = machine.children.spawn(&mut command)?;
-    machine.service.set(Pid::from_raw(child.id() as i32));
+    let pid = Pid::from_raw(child.id() as i32);
+    machine.service.set(pid);
+    let hearing = machine.clone();
+    ear.hear(move || hearing.service.said_ready(pid));
     let last = Arc::new(Mutex::new(String::new()));
     // Not waited for: what the child has started may hold the other ends of the pipes, and outlive it.
     let (out, err) = (child.stdout.take(), child.stderr.take());

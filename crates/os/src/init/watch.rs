@@ -16,7 +16,7 @@ use crate::{
     state,
 };
 
-const BEFORE_READY: Duration = Duration::from_millis(100);
+const BEFORE_READY: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -24,6 +24,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub fn run(machine: &Arc<Machine>) {
     let (mut checked, mut told, mut next_word, mut minute) = (false, false, Instant::now(), Instant::now());
     let mut addressed = !machine.net.addresses().is_empty();
+    let mut before = false;
     while !machine.service.ending() {
         // The node has its address from its start; crash-only, it is told of the first one by a new start.
         if !addressed && !machine.net.addresses().is_empty() {
@@ -31,8 +32,15 @@ pub fn run(machine: &Arc<Machine>) {
             machine.console.say("the network is there; rast is started again");
             machine.service.kill();
         }
-        let health = machine.node.health();
-        let authority = machine.node.authority();
+        let word = machine.service.ready(BEFORE_READY);
+        let health = match (word, before) {
+            (false, _) => Err("rast up has not said yet that it is".to_owned()),
+            // Its first word is enough, for it has asked itself.
+            (true, false) => Ok(()),
+            (true, true) => machine.node.health(),
+        };
+        before = word;
+        let authority = if word { machine.node.authority() } else { None };
         if let Some(authority) = &authority {
             // Before the API is called ready: then whoever reads this knows whom to trust.
             machine.console.set(Topic::Authority, authority.as_str());
@@ -41,28 +49,36 @@ pub fn run(machine: &Arc<Machine>) {
             machine.console.set(Topic::State, damage);
         }
         let ready = health.is_ok();
+        machine.console.set(Topic::Api, words(machine, health));
         if ready && !checked {
             checked = true;
+            grow_state(machine);
             check_boot(machine);
         }
-        machine.console.set(Topic::Api, words(machine, health));
         if let Some(authority) = authority.filter(|_| ready && !told && next_word <= Instant::now()) {
             told = tell(&authority);
             next_word = Instant::now() + MINUTE;
         }
         if minute.elapsed() >= MINUTE {
             minute = Instant::now();
-            if let Some(device) = state::device()
-                && let Err(e) = state::grow(&device)
-            {
-                machine.console.set(Topic::State, e.to_string());
-            }
+            grow_state(machine);
             machine.console.repeat();
             if let Some(words) = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory) {
                 machine.console.say(&words);
             }
         }
-        machine.service.pause(if ready { BEAT } else { BEFORE_READY });
+        if word {
+            machine.service.pause(if ready { BEAT } else { BEFORE_READY });
+        }
+    }
+}
+
+/// The disk may be larger than when it was looked at last.
+fn grow_state(machine: &Machine) {
+    if let Some(device) = state::device()
+        && let Err(e) = state::grow(&device)
+    {
+        machine.console.set(Topic::State, e.to_string());
     }
 }
 

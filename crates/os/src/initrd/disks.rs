@@ -3,33 +3,35 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::OwnedFd, unix::fs::FileExt as _},
+    os::unix::fs::FileExt as _,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with},
-};
+use rustix::event::Timespec;
 
 use super::{Error, system};
 use crate::{
+    modules::Modules,
     slot::Slot,
+    uevents::{News, Uevents},
     verity::{BLOCK, Root},
 };
 
 /// How long the machine may be quiet before a disk that has not come up is not waited for any longer.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
-/// The kernel's word on disks, listened to from before their drivers are loaded.
-pub struct Disks(OwnedFd);
+/// The disks, and the drivers that they may need.
+pub struct Disks<'a> {
+    modules: &'a Modules,
+    /// Listened to from before the first driver is loaded.
+    uevents: Uevents,
+}
 
-impl Disks {
-    /// Begins to listen.
-    pub fn open() -> io::Result<Self> {
-        let kind = Some(netlink::KOBJECT_UEVENT);
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, kind)?;
-        bind(&socket, &netlink::SocketAddrNetlink::new(0, 1))?;
-        Ok(Self(socket))
+impl<'a> Disks<'a> {
+    /// Begins to listen, and loads what the devices ask for that are there.
+    pub fn open(modules: &'a Modules) -> Result<Self, Error> {
+        let uevents = Uevents::open().map_err(system("listen for disks"))?;
+        modules.want_for_devices()?;
+        Ok(Self { modules, uevents })
     }
 
     /// The device that holds the root, by the top of its hash tree: it cannot be mistaken, whatever else is attached.
@@ -40,19 +42,12 @@ impl Disks {
             if let Some(found) = seen.iter().find(|device| holds(device, root)) {
                 return Ok(found.clone());
             }
-            if !self.changed().map_err(system("wait for disks"))? {
-                return Err(Error::NoRoot(*root, seen.join(" ")));
+            match self.uevents.wait(Some(&PATIENCE)).map_err(system("wait for disks"))? {
+                Some(News::Devices(aliases)) => self.modules.want(&aliases)?,
+                Some(News::Lost) => self.modules.want_for_devices()?,
+                None => return Err(Error::NoRoot(*root, seen.join(" "))),
             }
         }
-    }
-
-    /// Waits until the kernel announces anything.
-    fn changed(&self) -> io::Result<bool> {
-        if poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&PATIENCE))? == 0 {
-            return Ok(false);
-        }
-        while let Ok((_, _)) = recv(&self.0, &mut [0u8; BLOCK], RecvFlags::DONTWAIT) {}
-        Ok(true)
     }
 }
 

@@ -43,15 +43,17 @@ pub fn size(device: &Path) -> io::Result<u64> {
 pub fn blank(device: &Path) -> io::Result<bool> {
     let (file, size) = (File::open(device)?, size(device)?);
     let ours = template()?;
-    let mut block = [0; BLOCK];
-    let blocks = size / BLOCK as u64;
-    let margin = (MARGIN / BLOCK as u64).min(blocks);
-    for at in (0..margin).chain(blocks - margin..blocks) {
-        file.read_exact_at(&mut block, at * BLOCK as u64)?;
-        let empty = block.iter().all(|b| *b == 0);
-        let begun = || ours.iter().any(|(number, bytes)| *number == at && begun(at, bytes, &block));
-        if !empty && !begun() {
-            return Ok(false);
+    let size = size - size % BLOCK as u64;
+    let margin = MARGIN.min(size);
+    let mut bytes = vec![0; margin as usize];
+    for from in [0, size - margin] {
+        file.read_exact_at(&mut bytes, from)?;
+        for (at, block) in (from / BLOCK as u64..).zip(bytes.as_chunks::<BLOCK>().0) {
+            let empty = block.iter().all(|b| *b == 0);
+            let begun = || ours.iter().any(|(number, bytes)| *number == at && begun(at, bytes, block));
+            if !empty && !begun() {
+                return Ok(false);
+            }
         }
     }
     Ok(true)

@@ -81,6 +81,17 @@ impl Control {
         Ok(Self { nodes, server, node: node.to_owned(), ca, url, served, renewed })
     }
 
+    /// Asks the API whether it is ready, and says so to who has started this process, if that one wants to know: PID 1 of a
+    /// machine, or systemd.
+    pub async fn announce(&self) -> Result<()> {
+        let ready = http::Request::get("/readyz").body(Vec::new())?;
+        self.client("masters").request_text(ready).await.context("ask the API whether it is ready")?;
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::warn!("say that the API is ready, to NOTIFY_SOCKET: {error}");
+        }
+        Ok(())
+    }
+
     /// Where the API is, for this host.
     pub fn url(&self) -> &str {
         &self.url

@@ -5,6 +5,7 @@ use std::{collections::HashMap, path::Path, thread, time::Duration};
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
+use os::modules::{self, Modules};
 use runtime::{Container, Runtime, State};
 use rustix::process::setpriority_process;
 use tokio::{
@@ -21,17 +22,19 @@ const LAST: Duration = Duration::from_secs(4);
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
-/// Loads the kernel modules that containers and their network need. Whatever else wants the processor goes first: the API
-/// answers meanwhile.
-pub async fn modules() {
-    let (done, loaded) = oneshot::channel();
+/// Loads the kernel modules that containers and their network need, and hands the cgroups' controllers on. Whatever else
+/// wants the processor goes first: the API answers meanwhile.
+pub async fn prepare() {
+    let (done, prepared) = oneshot::channel();
     thread::spawn(move || {
         // Of this thread alone.
         let _as_it_was = setpriority_process(None, 19);
-        let _nobody_waits = done.send(os::modules::load(Path::new(os::modules::NODE)));
+        let loaded = Modules::open(Path::new(modules::MACHINE)).and_then(|modules| modules.want(modules::NODE));
+        let loaded = loaded.map_err(anyhow::Error::from);
+        let _nobody_waits = done.send([loaded, os::init::mounts::hand_on_controllers().map_err(anyhow::Error::from)]);
     });
-    if let Ok(Err(error)) = loaded.await {
-        tracing::error!("{:#}", anyhow::Error::from(error));
+    for error in prepared.await.into_iter().flatten().filter_map(Result::err) {
+        tracing::error!("{error:#}");
     }
 }
 

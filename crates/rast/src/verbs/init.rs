@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::Result;
 use api::rastos::MachineConfig;
-use clap::Args;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, Stream,
     crypto::aws_lc_rs,
@@ -21,24 +20,17 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    cli::Context,
     exit::{Exit, Failure},
     host::Host,
     settings::{Machine, Settings},
 };
 
-/// Be PID 1 of rastOS's own image
-#[derive(Args)]
-pub struct Init {}
-
-impl Init {
-    /// Runs the verb, for as long as the machine runs.
-    pub fn run(self, _: &Context) -> Result<()> {
-        if std::process::id() != 1 {
-            return Err(Failure::new(Exit::Usage, "rast init is the first process of a machine; run rast up").into());
-        }
-        match os::init::run(Box::new(Rast { host: Host::below(Path::new("/")) }))? {}
+/// Runs the machine, for as long as it runs.
+pub fn run() -> Result<()> {
+    if std::process::id() != 1 {
+        return Err(Failure::new(Exit::Usage, "rast init is the first process of a machine; run rast up").into());
     }
+    match os::init::run(Box::new(Rast { host: Host::below(Path::new("/")) }))? {}
 }
 
 /// This program as PID 1 sees it.
@@ -53,14 +45,14 @@ impl os::init::Node for Rast {
     }
 
     fn configure(&self, config: &MachineConfig) -> io::Result<()> {
-        let text = serde_saphyr::to_string(&settings(config)).map_err(io::Error::other)?;
+        let text = serde_json::to_string_pretty(&settings(config))?;
         fs::create_dir_all(self.host.etc())?;
         fs::write(self.host.config(), text)
     }
 
     fn command(&self) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("up");
+        command.arg("machine");
         command
     }
 
@@ -110,10 +102,9 @@ fn settings(config: &MachineConfig) -> Settings {
     }
 }
 
-/// Asks the API whether it is ready, over TLS, as any client would.
+/// Asks the API whether it is still ready, over TLS, as any client would.
 fn ask(ca: &CertificateDer<'static>, port: u16) -> io::Result<String> {
     const PATIENCE: Duration = Duration::from_secs(5);
-    // First: who asks often before anybody listens makes no keys for it.
     let mut tcp = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), PATIENCE)?;
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone()).map_err(io::Error::other)?;
@@ -145,7 +136,7 @@ mod tests {
              mirrors: [{registry: docker.io, endpoint: 'http://10.0.0.1:5000'}]\n",
         );
         let settings = settings(&config.unwrap());
-        let text = serde_saphyr::to_string(&settings).unwrap();
+        let text = serde_json::to_string_pretty(&settings).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.yaml");
         fs::write(&file, &text).unwrap();

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::IpAddr,
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Turn this host into a place where containers run: API, controllers, scheduler and node in one process
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Up {
     /// The port of the API
     #[arg(long, value_name = "PORT")]
@@ -71,6 +72,11 @@ impl Up {
             .context("start the scheduler of tasks")?
             .block_on(boot::run(host, settings))
     }
+}
+
+/// `rast up` as PID 1 of a machine runs it: what it is to know stands in its file.
+pub fn on_machine() -> Result<()> {
+    Up::default().run(&Context { host: Host::below(Path::new("/")), kubeconfig: None, namespace: None })
 }
 
 /// Connections to the API and streams of containers: the usual soft limit of 1024 is meant for users of `select`.
