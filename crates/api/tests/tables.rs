@@ -158,7 +158,11 @@ fn what_is_counted_is_a_number() {
     for kind in registry.kinds() {
         let numbers = kind.columns.iter().filter(|c| (c.value)(&object, now).is_number());
         counted.extend(numbers.map(|c| format!("{} {} {}", kind.plural, c.name, c.kind)));
-        assert!(kind.columns.iter().all(|c| c.kind == "string" || (c.value)(&object, now).is_number()), "{}", kind.plural);
+        assert!(
+            kind.columns.iter().all(|c| c.kind == "string" || (c.value)(&object, now).is_number()),
+            "{}",
+            kind.plural
+        );
     }
     let expected = [
         "configmaps Data string",

@@ -53,6 +53,11 @@ impl Stack {
         self.status.ends_with("_FAILED")
     }
 
+    /// Whether it failed only because its engine died, as a Heat without convergence says.
+    pub fn lost_its_engine(&self) -> bool {
+        self.has_failed() && self.reason.contains("Engine went down")
+    }
+
     /// Whether it is on its way out.
     pub fn is_going(&self) -> bool {
         self.status.starts_with("DELETE_")
@@ -198,10 +203,10 @@ pub async fn go_on(session: &Session, stack: &Stack) -> Result<(), Error> {
     going(session.call(call.with(json!({"parameters": {}})).repeatable()).await.map(drop))
 }
 
-/// A Heat without convergence refuses while an engine is at work: then it goes on already. An engine that is started
-/// there calls failed what a dead one left.
+/// A Heat without convergence refuses while an engine is at work (409, or 400 in the first place): then it goes on
+/// already. What a dead engine left, the next that is started there calls failed.
 fn going(asked: Result<(), Error>) -> Result<(), Error> {
-    asked.or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })
+    asked.or_else(|error| if matches!(error.status(), Some(400 | 409)) { Ok(()) } else { Err(error) })
 }
 
 /// Begins to delete a stack.
@@ -228,7 +233,7 @@ mod tests {
             let (message, doing) = ("Stack a already has an action (CREATE) in progress.".into(), "go on".into());
             Err(Error::Refused(Box::new(Refusal { doing, status, message, request_id: None })))
         };
-        assert!(going(Ok(())).is_ok() && going(refused(409)).is_ok());
+        assert!([Ok(()), refused(400), refused(409)].into_iter().all(|asked| going(asked).is_ok()));
         assert_eq!(going(refused(403)).unwrap_err().status(), Some(403));
     }
 }

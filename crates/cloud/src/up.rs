@@ -142,7 +142,7 @@ pub fn next(aim: &Aim, seen: &Seen, tried: Tried) -> Step {
     }
     let wanted = machines(aim, seen, &image);
     if let Some(made) = seen.machines.as_ref().filter(|m| !m.is_busy() && !m.stack.is_going())
-        && !(made.stack.has_failed() && tried.machines > 0)
+        && !is_hopeless(made, tried.machines)
         && let Some(server) = retired(aim, made, seen, tried)
     {
         return Step::Retire(server);
@@ -171,7 +171,7 @@ fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: 
     if made.is_busy() {
         return Some(Step::Wait(which));
     }
-    if made.stack.has_failed() && (tried > 0 || made.stack.is_going()) {
+    if is_hopeless(made, tried) {
         return Some(Step::Explain(which));
     }
     let gone = repair::gone(made, seen);
@@ -181,6 +181,11 @@ fn stack(which: Which, made: Option<&Made>, wanted: Wanted, seen: &Seen, tried: 
         false if tried >= TRIES => Some(Step::Explain(which)),
         false => Some(Step::Update(which, wanted, gone)),
     }
+}
+
+/// Whether trying once more would end as it has ended.
+fn is_hopeless(made: &Made, tried: u32) -> bool {
+    made.stack.has_failed() && (made.stack.is_going() || tried > 0 && !made.stack.lost_its_engine())
 }
 
 fn machines(aim: &Aim, seen: &Seen, image: &str) -> Wanted {

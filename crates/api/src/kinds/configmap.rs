@@ -14,9 +14,7 @@ use crate::{
 pub fn kind() -> Kind {
     Kind {
         short: &["cm"],
-        columns: const {
-            &[NAME, column("Data", |o, _| (count(o, "/data") + count(o, "/binaryData")).into()), AGE]
-        },
+        columns: const { &[NAME, column("Data", |o, _| (count(o, "/data") + count(o, "/binaryData")).into()), AGE] },
         ..Kind::of::<ConfigMap>("configmaps", Scope::Namespaced)
     }
 }

@@ -15,12 +15,7 @@ use crate::{
 pub fn kind() -> Kind {
     Kind {
         columns: const {
-            &[
-                NAME,
-                column("Type", |o, _| text(o, "/type")),
-                column("Data", |o, _| count(o, "/data").into()),
-                AGE,
-            ]
+            &[NAME, column("Type", |o, _| text(o, "/type")), column("Data", |o, _| count(o, "/data").into()), AGE]
         },
         strategy: Strategy {
             fields: |o| vec![("type", o["type"].as_str().unwrap_or_default().to_owned())],

@@ -48,6 +48,10 @@ fn work_of_others_is_waited_for_and_failures_are_tried_once() {
     status(&mut seen.machines, "CREATE_FAILED");
     assert!(matches!(step(&cluster, &seen, NEVER), Step::Update(Which::Machines, ..)));
     assert_eq!(step(&cluster, &seen, BOTH), Step::Explain(Which::Machines));
+    let reason = &mut seen.machines.as_mut().unwrap().stack.reason;
+    *reason = "Engine went down during stack CREATE".into();
+    assert!(matches!(step(&cluster, &seen, BOTH), Step::Update(Which::Machines, ..)));
+    assert_eq!(step(&cluster, &seen, Tried { machines: TRIES, ..NEVER }), Step::Explain(Which::Machines));
     status(&mut seen.state, "UPDATE_FAILED");
     assert!(matches!(step(&cluster, &seen, NEVER), Step::Update(Which::State, ..)));
     assert_eq!(step(&cluster, &seen, BOTH), Step::Explain(Which::State));
