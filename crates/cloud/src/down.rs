@@ -205,7 +205,8 @@ async fn effect(session: &Session, name: &str, step: &Step, left: &Left, report:
                 free(session, volume, &mark.uid).await?;
             }
             if made.stack.status != "DELETE_IN_PROGRESS" {
-                let again = match cause::failed(&made.resources).next().filter(|_| made.stack.has_failed()) {
+                let in_vain = |_: &&heat::Resource| made.stack.is_going() && made.stack.has_failed();
+                let again = match cause::failed(&made.resources).next().filter(in_vain) {
                     Some(resource) => format!(" again: {}", cause::explain(resource, None, "")),
                     None => String::new(),
                 };
