@@ -83,15 +83,21 @@ pub fn make(device: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Grows the mounted filesystem to so many bytes, if it is smaller.
+/// Grows the mounted filesystem to what it may take of so many bytes, if it is smaller.
 pub fn grow(root: &File, bytes: u64) -> io::Result<()> {
-    let blocks = bytes / BLOCK as u64;
+    let blocks = blocks_on(bytes);
     let now = fstatvfs(root)?;
     // The kernel counts what files can take; its own tables are at most a sixteenth.
     if blocks.saturating_sub(now.f_blocks) <= blocks / 16 {
         return Ok(());
     }
     sys::grow_ext4(root, blocks)
+}
+
+/// Blocks of a filesystem on so many bytes. It leaves out the end: the kernel looks in the last sector for the copy of a
+/// table of partitions (`gpt` on its command line), and what containers write must not pass for one.
+fn blocks_on(bytes: u64) -> u64 {
+    bytes.saturating_sub(MARGIN) / BLOCK as u64
 }
 
 #[cfg(test)]
@@ -135,6 +141,14 @@ mod tests {
             return;
         }
         assert!(zstd::decode_all(TEMPLATE).unwrap() == kept, "RAST_BLESS=1 writes it anew");
+    }
+
+    #[test]
+    fn no_container_s_bytes_are_in_a_disk_s_last_sector() {
+        for bytes in [2 * SIZE, 2 * SIZE + 1, (1 << 40) - SECTOR as u64] {
+            assert!(blocks_on(bytes) * BLOCK as u64 <= bytes - MARGIN);
+        }
+        assert_eq!(blocks_on(2 * MARGIN), MARGIN / BLOCK as u64);
     }
 
     #[test]
