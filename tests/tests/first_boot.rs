@@ -1,6 +1,6 @@
 //! A machine's first boot and its later ones: what it is told, by whom, and what of it survives.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
@@ -152,6 +152,33 @@ fn wrong_user_data_may_be_put_right() {
         "200" => Ok(()),
         other => Err(other.to_owned()),
     });
+}
+
+#[test]
+fn drives_of_other_kinds_get_their_drivers() {
+    let place = Place::new();
+    let files = place.dir.path().join("files");
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("user-data"), place.config()).unwrap();
+    fs::write(files.join("meta-data"), "instance-id: one\n").unwrap();
+    let drive = place.dir.path().join("drive");
+    let made =
+        Command::new("genisoimage").args(["-quiet", "-R", "-V", "cidata", "-o"]).arg(&drive).arg(&files).status();
+    assert!(made.unwrap().success());
+    let volume = format!("if=none,id=volume,format=raw,file={}", place.volume().display());
+    // As Nova attaches a config drive to a machine of its default kind, and a volume where `hw_scsi_model` asks for it.
+    let mut machine = Parts::direct(&image(), "")
+        .memory(512)
+        .option("-device", "piix3-ide,id=ide")
+        .option("-drive", format!("if=none,id=drive,format=raw,readonly=on,file={}", drive.display()))
+        .option("-device", "ide-cd,bus=ide.0,drive=drive")
+        .option("-device", "virtio-scsi-pci,id=scsi")
+        .option("-drive", volume)
+        .option("-device", format!("scsi-hd,bus=scsi.0,drive=volume,serial={SERIAL}"))
+        .start();
+    machine.says("rastos: configuration: machine one, from the NoCloud drive");
+    machine.says("rastos: state: /dev/sda on /var, 2048 MiB");
+    machine.says(READY);
 }
 
 #[test]
