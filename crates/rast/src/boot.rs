@@ -75,7 +75,7 @@ impl Instance {
         settings.record(host)?;
 
         let control = Control::start(host, settings, &name).await?;
-        control.announce().await?;
+        control.announce();
         let controllers = controllers::run(control.client("controllers"), control.controllers(), stopped());
         let scheduler = scheduler::run(control.client("kube-scheduler"), stopped());
         let mut parts = JoinSet::new();

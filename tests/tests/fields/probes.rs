@@ -127,13 +127,19 @@ fn numbers() {
         let more = json!({"restartPolicy": "Always", "volumes": [{"name": "d", "emptyDir": {}}]});
         pod(name, vec![main, script("look", LONG, shared.clone())], more)
     };
+    // A probe that a busy machine makes time out would count without a line in the log.
     let fail = exec("echo probe $(date +%s) >> /d/log; exit 1");
     place.apply(vec![
         counted(
             "threshold",
-            json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "terminationGracePeriodSeconds": 1}),
+            json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 20,
+                   "terminationGracePeriodSeconds": 1}),
         ),
-        counted("delay", json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "initialDelaySeconds": 4})),
+        counted(
+            "delay",
+            json!({"exec": fail, "periodSeconds": 1, "failureThreshold": 2, "timeoutSeconds": 20,
+                                "initialDelaySeconds": 4}),
+        ),
         with_grace(
             counted(
                 "grace",

@@ -25,6 +25,8 @@ const AUDIT_KEPT: u32 = 4;
 
 /// How often certificates are looked at: whether they are due, or the machine's addresses have changed.
 const RENEWAL: Duration = Duration::from_secs(60);
+/// How soon an API that was not ready, for it reads its store, is asked again.
+const READY_AGAIN: Duration = Duration::from_millis(10);
 /// How long after its last word a node counts as unreachable.
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
@@ -81,15 +83,19 @@ impl Control {
         Ok(Self { nodes, server, node: node.to_owned(), ca, url, served, renewed })
     }
 
-    /// Asks the API whether it is ready, and says so to who has started this process, if that one wants to know: PID 1 of a
+    /// Asks the API until it is ready, and then says so to who has started this process, if that one wants to know: PID 1 of a
     /// machine, or systemd.
-    pub async fn announce(&self) -> Result<()> {
-        let ready = http::Request::get("/readyz").body(Vec::new())?;
-        self.client("masters").request_text(ready).await.context("ask the API whether it is ready")?;
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-            tracing::warn!("say that the API is ready, to NOTIFY_SOCKET: {error}");
-        }
-        Ok(())
+    pub fn announce(&self) {
+        let client = self.client("masters");
+        tokio::spawn(async move {
+            while let Err(error) = ready(&client).await {
+                tracing::debug!("the API is not ready: {error:#}");
+                tokio::time::sleep(READY_AGAIN).await;
+            }
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                tracing::warn!("say that the API is ready, to NOTIFY_SOCKET: {error}");
+            }
+        });
     }
 
     /// Where the API is, for this host.
@@ -122,6 +128,11 @@ impl Control {
         self.server.stop();
         Ok(self.served.await??)
     }
+}
+
+async fn ready(client: &kube::Client) -> Result<()> {
+    client.request_text(http::Request::get("/readyz").body(Vec::new())?).await?;
+    Ok(())
 }
 
 fn client(server: &Server, node: &str, component: &str) -> kube::Client {

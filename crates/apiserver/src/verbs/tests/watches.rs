@@ -172,7 +172,7 @@ async fn tables_are_watched_too() {
         next("ADDED", json!("b"), false).await;
         f.patch("merge", &format!("{MAPS}/b"), json!({"data": {"k": "v"}})).await.expect(200);
         let modified = next("MODIFIED", json!("b"), false).await;
-        assert_eq!(modified["cells"][1], "1", "its data");
+        assert_eq!(modified["cells"][1], 1, "its data");
         f.delete(&format!("{MAPS}/b"), Value::Null).await.expect(200);
         assert_eq!(next("DELETED", json!("b"), false).await["cells"][0], "b");
     }
