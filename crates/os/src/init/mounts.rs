@@ -42,13 +42,15 @@ pub fn early() -> Vec<String> {
 }
 
 /// Lets cgroups below the first one limit what pods are limited by. To be called before the first container; it takes a
-/// while, and the API needs none of it.
+/// while, and the API needs none of it. Where one fails, the others are handed on all the same; the first failure is told.
 pub fn hand_on_controllers() -> io::Result<()> {
     let file = Path::new(CGROUPS).join("cgroup.subtree_control");
-    CONTROLLERS.iter().try_for_each(|controller| {
+    let mut first = Ok(());
+    for controller in CONTROLLERS {
         let failed = |e| io::Error::other(format!("hand on the cgroup controller {controller}: {e}"));
-        fs::write(&file, format!("+{controller}")).map_err(failed)
-    })
+        first = first.and(fs::write(&file, format!("+{controller}")).map_err(failed));
+    }
+    first
 }
 
 fn one(kind: &str, at: &str, options: &str) -> io::Result<()> {

@@ -181,7 +181,6 @@ async fn tables_are_watched_too() {
     assert_eq!((&table["rows"][0]["cells"][0], &table["rows"][0]["object"]), (&json!("a"), &Value::Null));
 }
 
-/// A bookmark is a row of nearly nothing: no column may want more.
 /// Upstream's reflectors count on what they get being objects.
 #[tokio::test]
 async fn a_list_that_is_streamed_is_none_of_tables() {
@@ -197,6 +196,7 @@ async fn a_list_that_is_streamed_is_none_of_tables() {
     assert_eq!((&*what, &mark["metadata"]["annotations"]["k8s.io/initial-events-end"]), ("BOOKMARK", &json!("true")));
 }
 
+/// A bookmark is a row of nearly nothing: no column may want more.
 #[tokio::test]
 async fn every_kind_has_bookmarks_as_tables() {
     let f = Fixture::new().await;
