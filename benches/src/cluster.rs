@@ -64,14 +64,18 @@ pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
-/// Deletes all pods and waits until they are gone.
+/// Deletes all pods and waits until they are gone. The watch is read meanwhile: who does not read falls behind what the
+/// API keeps for watchers.
 pub async fn clear(pods: &Api<Pod>) -> Result<()> {
     let mut events = watch(pods).await?;
-    let mut left = pods.list_metadata(&ListParams::default()).await?.items.len();
-    pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-    while left > 0 {
-        next(&mut events, |event| matches!(event, WatchEvent::Deleted(_)).then_some(())).await?;
-        left -= 1;
-    }
+    let left = pods.list_metadata(&ListParams::default()).await?.items.len();
+    let deleted = async { anyhow::Ok(pods.delete_collection(&DeleteParams::default(), &ListParams::default()).await?) };
+    let gone = async {
+        for _ in 0..left {
+            next(&mut events, |event| matches!(event, WatchEvent::Deleted(_)).then_some(())).await?;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(deleted, gone)?;
     Ok(())
 }
